@@ -1,0 +1,104 @@
+"""Settings and limits, one frozen dataclass per noun. Loaded at the edge, passed down explicitly."""
+
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """What one video may cost before it is refused; each is checked before the expensive step."""
+
+    max_bytes: int = 64 * GIB
+    max_pixels: int = 7680 * 4320  # of one coded frame
+    max_packets: int = 20_000_000
+    memory_bytes: int = 3 * GIB  # address space of the decoding child
+    wall_s: float = 600.0  # without progress control: the whole read of one video
+    stall_s: float = 60.0  # between two frames
+    threads: int = 1  # decoder threads in each child
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1 or self.threads < 1 or self.wall_s <= 0:
+            raise ConfigError(f"decode limits must be positive, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionConfig:
+    """The vision tower, as in vision_config of config.json."""
+
+    depth: int
+    embed_dim: int
+    num_heads: int
+    mlp_ratio: float
+    hidden_size: int  # merger output = language model width
+    in_channels: int = 3
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    spatial_merge_size: int = 2
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    @property
+    def patch_dim(self) -> int:
+        """Values in one flattened patch: C * 2 * 14 * 14."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A Qwen2-VL checkpoint's shape, as in config.json; token ids are the checkpoint's own."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    mrope_section: tuple[int, int, int]
+    max_positions: int
+    tie_word_embeddings: bool
+    vision: VisionConfig
+    vision_start_id: int
+    vision_end_id: int
+    image_pad_id: int
+    video_pad_id: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    def kv_bytes_per_token(self, *, element_bytes: int = 2) -> int:
+        """Bytes one token holds in the cache over all layers, keys and values."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * element_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. The default is greedy."""
+
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 is no limit
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature": 0.0 <= self.temperature <= 10.0,
+            "top_p": 0.0 < self.top_p <= 1.0,
+            "top_k": self.top_k >= 0,
+            "repetition_penalty": 0.1 <= self.repetition_penalty <= 10.0,
+            "max_new_tokens": 1 <= self.max_new_tokens <= 32_768,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise ConfigError(f"{name} is out of range, got {getattr(self, name)!r}")

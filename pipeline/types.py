@@ -1,0 +1,189 @@
+"""The words of vidray as values: grid, chunk, token chunk, plan, window.
+
+Shape alphabet, used in every shape comment of the project:
+    B batch   T frames   C channels   H W pixels   N patches   M merged tokens (N / 4)
+    D hidden  S sequence V vocabulary K key-value heads
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+TEMPORAL = 2  # frames in one temporal patch
+PATCH = 14  # pixels on the side of one patch
+MERGE = 2  # patches on the side of one merged token
+FACTOR = PATCH * MERGE  # both sides of every planned size are multiples of this
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A picture size in pixels."""
+
+    height: int
+    width: int
+
+    @property
+    def num_pixels(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Patches of a clip: t temporal patches of h x w patches each (14 pixels on a side)."""
+
+    t: int
+    h: int
+    w: int
+
+    def __post_init__(self) -> None:
+        if self.t < 1 or self.h < MERGE or self.w < MERGE or self.h % MERGE or self.w % MERGE:
+            raise ValueError(f"grid needs t >= 1 and even h, w >= {MERGE}, got {self}")
+
+    @property
+    def num_patches(self) -> int:
+        return self.t * self.h * self.w
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens after the 2x2 merger."""
+        return self.num_patches // MERGE**2
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Merged tokens of one temporal patch."""
+        return self.h * self.w // MERGE**2
+
+    @property
+    def size(self) -> Size:
+        return Size(self.h * PATCH, self.w * PATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSpan:
+    """A run of temporal patches [start, stop) of a window that travels together."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def num_steps(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """What the header and the packet index say of a video stream; no pixel was decoded.
+
+    width, height: as displayed, upright, with square pixels. pts and is_key list every coded frame
+    in presentation order, in time_base units, as the container stamps them (the first need not be 0).
+    """
+
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    coded_width: int
+    coded_height: int
+    rotation_deg: int  # clockwise turn that makes the picture upright: 0, 90, 180, 270
+    is_mirrored: bool
+    sample_aspect_ratio: float
+    time_base_num: int
+    time_base_den: int
+    pts: tuple[int, ...] = field(repr=False)
+    is_key: tuple[bool, ...] = field(repr=False)
+    duration_s: float  # of the frames present, last frame's own duration included
+    declared_duration_s: float | None
+    is_still: bool  # an image: one frame, shown twice to the model
+    flags: tuple[str, ...] = ()  # e.g. hdr_tonemapped_naively, interlaced, count_mismatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A span of the video with its own token budget and its own decoder stream.
+
+    frame_pts[i] is the stamp of the frame a player shows at times_s[i]; the same stamp may repeat.
+    times_s count from the first frame of the video.
+    """
+
+    index: int
+    start_s: float
+    end_s: float
+    frame_pts: tuple[int, ...] = field(repr=False)
+    times_s: tuple[float, ...] = field(repr=False)
+    grid: Grid
+    chunks: tuple[ChunkSpan, ...]
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_pts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan:
+    """Everything decided before decoding; frozen before the first pixel is touched."""
+
+    source_id: str  # identity of the bytes: etag or sha256
+    preset: str
+    fps: float
+    source_width: int  # as displayed; boxes are given in these pixels
+    source_height: int
+    duration_s: float
+    is_still: bool
+    time_base_num: int
+    time_base_den: int
+    windows: tuple[Window, ...]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(window.grid.num_tokens for window in self.windows)
+
+    @property
+    def num_frames(self) -> int:
+        return sum(window.num_frames for window in self.windows)
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hex digits over every field: equal plans, equal hash, on every machine."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameChunk:
+    """Frames of one chunk, upright RGB at the planned size.
+
+    frames: (T, H, W, C) uint8, T = 2 * num_steps of its span. is_damaged marks placeholders, per frame.
+    """
+
+    plan_hash: str
+    window_index: int
+    index: int
+    frames: Tensor = field(repr=False)
+    is_damaged: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        frames = self.frames
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(f"frames must be (T, H, W, 3) uint8, got {frames.shape = } {frames.dtype}")
+        if len(self.is_damaged) != frames.shape[0]:
+            raise ValueError(f"{len(self.is_damaged) = } but {frames.shape[0] = }")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenChunk:
+    """A chunk after the vision tower and its merger.
+
+    tokens: (M, D), M = num_steps * tokens_per_step.
+    """
+
+    plan_hash: str
+    window_index: int
+    index: int
+    tokens: Tensor = field(repr=False)
