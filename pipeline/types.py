@@ -10,7 +10,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TEMPORAL = 2  # frames in one temporal patch
@@ -75,12 +77,13 @@ class ChunkSpan:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MediaInfo:
     """What the header and the packet index say of a video stream; no pixel was decoded.
 
     width, height: as displayed, upright, with square pixels. pts and is_key list every coded frame
     in presentation order, in time_base units, as the container stamps them (the first need not be 0).
+    Arrays, not tuples: ten hours at 60 fps are 17 MB instead of 90. pts never decreases; (T,) both.
     """
 
     container: str
@@ -95,8 +98,8 @@ class MediaInfo:
     sample_aspect_ratio: float
     time_base_num: int
     time_base_den: int
-    pts: tuple[int, ...] = field(repr=False)
-    is_key: tuple[bool, ...] = field(repr=False)
+    pts: NDArray[np.int64] = field(repr=False)
+    is_key: NDArray[np.bool_] = field(repr=False)
     duration_s: float  # of the frames present, last frame's own duration included
     declared_duration_s: float | None
     is_still: bool  # an image: one frame, shown twice to the model
