@@ -1,4 +1,4 @@
-"""Settings and limits, one frozen dataclass per noun. Loaded at the edge, passed down explicitly."""
+"""Settings and limits, one frozen dataclass per noun: loaded at the edge, passed down."""
 
 from dataclasses import dataclass
 

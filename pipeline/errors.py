@@ -1,4 +1,4 @@
-"""One error tree. Whoever catches knows from the type alone whom to blame and whether to retry."""
+"""One error tree: whoever catches knows from the type alone whom to blame and whether to retry."""
 
 from enum import StrEnum
 
@@ -42,7 +42,7 @@ class VidrayError(Exception):
 class BadInput(VidrayError):
     """The video's or the request's own fault: permanent, becomes a failure row with `code`.
 
-    `detail` is one sentence for people: what was wrong, the value, the limit. No paths, no pointers.
+    `detail` is one sentence for people: what was wrong, the value, the limit; no paths.
     """
 
     def __init__(self, code: FailureCode, detail: str) -> None:

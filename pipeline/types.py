@@ -162,7 +162,8 @@ class SamplingPlan:
 class FrameChunk:
     """Frames of one chunk, upright RGB at the planned size.
 
-    frames: (T, H, W, C) uint8, T = 2 * num_steps of its span. is_damaged marks placeholders, per frame.
+    frames: (T, H, W, C) uint8, T = 2 * num_steps of its span.
+    is_damaged marks placeholders, per frame.
     """
 
     plan_hash: str
@@ -174,7 +175,7 @@ class FrameChunk:
     def __post_init__(self) -> None:
         frames = self.frames
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise ValueError(f"frames must be (T, H, W, 3) uint8, got {frames.shape = } {frames.dtype}")
+            raise ValueError(f"expected (T, H, W, 3) uint8: {frames.shape = } {frames.dtype = }")
         if len(self.is_damaged) != frames.shape[0]:
             raise ValueError(f"{len(self.is_damaged) = } but {frames.shape[0] = }")
 
