@@ -1,0 +1,39 @@
+"""Clips to measure on, made by the static FFmpeg of the dev extra (imageio-ffmpeg)."""
+
+import subprocess
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+
+def make_clip(
+    folder: Path,
+    *,
+    duration_s: int,
+    width: int = 640,
+    height: int = 360,
+    fps: int = 30,
+    keyframe_s: float = 8.0,
+) -> Path:
+    """Encode a moving test picture with noise as H.264; returns its path. Kept for the next run."""
+    path = folder / f"{width}x{height}-{fps}fps-{duration_s}s-key{keyframe_s:g}s.mp4"
+    if path.exists():
+        return path
+    partial = path.with_suffix(".partial.mp4")
+    picture = f"testsrc2=size={width}x{height}:rate={fps}:duration={duration_s}"
+    command = [
+        _ffmpeg(), "-v", "error", "-y", "-f", "lavfi", "-i", f"{picture},noise=alls=6:allf=t",
+        "-c:v", "libx264", "-preset", "veryfast", "-crf", "26", "-pix_fmt", "yuv420p",
+        "-g", str(round(keyframe_s * fps)), "-sc_threshold", "0", str(partial),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    partial.rename(path)
+    return path
+
+
+def _ffmpeg() -> str:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ConfigError("vidray bench needs the dev extra: pip install -e '.[dev]'") from error
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
