@@ -38,6 +38,9 @@ class VisionConfig:
     patch_size: int = 14
     temporal_patch_size: int = 2
     spatial_merge_size: int = 2
+    # Of the preprocessor config: pixels enter as (x / 255 - mean) / std, per channel.
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     @property
     def head_dim(self) -> int:

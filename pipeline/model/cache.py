@@ -1,0 +1,124 @@
+"""Keys and values of one stream: appended as the video arrives, shared by the questions on it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefix:
+    """Keys and values that several caches read and none writes.
+
+    layers: per layer (keys, values), each (K, length, head_dim)
+    before: the prefix this one continues, if a fork was forked
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    length: int
+    before: "Prefix | None" = None
+
+
+class KVCache:
+    """Preallocated memory for the keys and values of `capacity` tokens in every layer.
+
+    A forward pass appends to each layer, then `advance`s once: if it fails midway, the cache still
+    holds exactly what it held before.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        prefix: Prefix | None = None,
+    ) -> None:
+        shape = (num_layers, 2, num_kv_heads, capacity, head_dim)
+        self._memory = torch.empty(shape, dtype=dtype, device=device)
+        self._own_length = 0
+        self._frozen_length = 0  # own tokens that a fork may be reading
+        self._as_prefix: Prefix | None = None
+        self.prefix = prefix
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of its own this cache can hold, after those of its prefix."""
+        return self._memory.shape[3]
+
+    @property
+    def length(self) -> int:
+        """Tokens held, those of the prefix included."""
+        return self._shared_length + self._own_length
+
+    @property
+    def own_length(self) -> int:
+        """Tokens held in its own memory."""
+        return self._own_length
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its own memory."""
+        return self._memory.numel() * self._memory.element_size()
+
+    @property
+    def _shared_length(self) -> int:
+        total, prefix = 0, self.prefix
+        while prefix is not None:
+            total, prefix = total + prefix.length, prefix.before
+        return total
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's keys and values after the tokens held, and return all of its own.
+
+        keys, values: (K, S, head_dim). Nothing is held before `advance`.
+        returns: two views of the cache, (K, own_length + S, head_dim)
+        """
+        stop = self._own_length + keys.shape[1]
+        if stop > self.capacity:
+            raise ValueError(f"cache of {self.capacity} tokens can't take {stop}")
+        own = self._memory[layer, :, :, :stop]
+        own[0, :, self._own_length :] = keys
+        own[1, :, self._own_length :] = values
+        return own[0], own[1]
+
+    def advance(self, num_tokens: int) -> None:
+        """Hold the tokens just appended to every layer."""
+        self._own_length += num_tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on, as before a follow-up question."""
+        own = length - self._shared_length
+        if not self._frozen_length <= own <= self._own_length:
+            floor = self._shared_length + self._frozen_length
+            raise ValueError(f"can't truncate to {length}: a fork reads {floor} of {self.length}")
+        self._own_length = own
+
+    def fork(self, *, capacity: int) -> "KVCache":
+        """A cache that continues from here in memory of its own, sharing everything held so far.
+
+        Forks of one cache at one length share one `Prefix`: a batch of them attends to it once.
+        """
+        num_layers, _, num_kv_heads, _, head_dim = self._memory.shape
+        return KVCache(
+            num_layers=num_layers,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            capacity=capacity,
+            dtype=self._memory.dtype,
+            device=self._memory.device,
+            prefix=self._shared(),
+        )
+
+    def _shared(self) -> Prefix | None:
+        if self._own_length == 0:
+            return self.prefix
+        if self._as_prefix is None or self._as_prefix.length != self._own_length:
+            held = self._memory[:, :, :, : self._own_length]
+            layers = tuple((layer[0], layer[1]) for layer in held)
+            self._as_prefix = Prefix(layers, self._own_length, self.prefix)
+        self._frozen_length = self._own_length
+        return self._as_prefix

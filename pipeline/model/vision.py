@@ -1,0 +1,209 @@
+"""The vision tower of Qwen2-VL: uint8 frames in, one vector per merged token out.
+
+Attention never leaves a temporal patch (two frames), so a clip's tokens don't depend on how it was
+cut into chunks, and all temporal patches of equal size are one batch.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from pipeline.config import VisionConfig
+from pipeline.model.parallel import (
+    ColumnParallelLinear,
+    ParallelLayer,
+    RowParallelLinear,
+    Rows,
+    TensorParallel,
+    whole,
+)
+from pipeline.model.positions import inverse_frequencies, rotate
+from pipeline.types import MERGE, PATCH, TEMPORAL
+
+NORM_EPS = 1e-6
+ROTARY_THETA = 10_000.0
+QUICK_GELU = 1.702  # x * sigmoid(1.702 x)
+MAX_LEVEL = 255.0
+
+
+def cut(frames: Tensor) -> Tensor:
+    """Cut frames into patches, ordered so that each 2x2 merge group is consecutive.
+
+    frames: (T, H, W, C), T even, H and W multiples of 28
+    returns: (T / 2, h * w, 2 * 14 * 14 * C), columns in the frames' own order
+    """
+    num_frames, height, width, channels = frames.shape
+    if num_frames % TEMPORAL or height % (MERGE * PATCH) or width % (MERGE * PATCH):
+        raise ValueError(f"frames need T % 2 == H % 28 == W % 28 == 0, got {frames.shape = }")
+    blocks = frames.reshape(
+        num_frames // TEMPORAL,
+        TEMPORAL,
+        -1,
+        MERGE,
+        PATCH,
+        width // (MERGE * PATCH),
+        MERGE,
+        PATCH,
+        channels,
+    )
+    # (t, 2, h/2, 2, 14, w/2, 2, 14, C) -> (t, h/2, w/2, 2, 2 | 2, 14, 14, C)
+    ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7, 8)
+    return ordered.flatten(5).flatten(1, 4)
+
+
+class PatchEmbedding(ParallelLayer):
+    """The 3D convolution over patches as one matmul on uint8 pixels.
+
+    Kernel equals stride, so the convolution is a matmul; (x / 255 - mean) / std is linear, so it
+    moves into the weight and a bias: W (x / 255 - mean) / std = (W / (255 std)) x - W (mean / std).
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        kernel = (config.temporal_patch_size, config.patch_size, config.patch_size)
+        shape = (config.embed_dim, config.in_channels, *kernel)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.parts = {"weight": (whole("patch_embed.proj.weight", shape),)}
+        self.mean, self.std = config.image_mean, config.image_std
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """patches: (..., 2 * 14 * 14 * C) uint8 from `cut`; returns (..., embed_dim)."""
+        weight, bias = self._folded()
+        return F.linear(patches.to(weight.dtype), weight, bias)
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        kernel = self.weight.permute(0, 2, 3, 4, 1).float()  # columns in the order of `cut`
+        mean, std = kernel.new_tensor(self.mean), kernel.new_tensor(self.std)
+        scaled = kernel / std
+        bias = -(scaled * mean).flatten(1).sum(1)
+        dtype = self.weight.dtype
+        return (scaled / MAX_LEVEL).flatten(1).to(dtype), bias.to(dtype)
+
+
+class VisionAttention(nn.Module):
+    """Attention of every patch over the patches of its own two frames."""
+
+    def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
+        super().__init__()
+        width, self.head_dim = config.embed_dim, config.head_dim
+        heads = parallel.share(config.num_heads, what="vision heads")
+        rows = [
+            Rows(
+                "qkv",
+                3 * width,
+                range(first + heads.start * self.head_dim, first + heads.stop * self.head_dim),
+            )
+            for first in (0, width, 2 * width)
+        ]
+        self.qkv = ColumnParallelLinear(width, rows, bias=True)
+        self.proj = RowParallelLinear(width, width, name="proj", bias=True, parallel=parallel)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """x: (B, h * w, embed_dim)."""
+        heads = self.qkv(x).unflatten(-1, (3, -1, self.head_dim))  # (B, L, 3, H, head_dim)
+        query, keys = (rotate(heads[:, :, i], *rotary).transpose(1, 2) for i in (0, 1))
+        mixed = F.scaled_dot_product_attention(query, keys, heads[:, :, 2].transpose(1, 2))
+        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+class VisionMLP(nn.Module):
+    """fc2(quick_gelu(fc1(x)))."""
+
+    def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
+        super().__init__()
+        width = int(config.embed_dim * config.mlp_ratio)
+        kept = parallel.share(width, what="vision MLP features")
+        self.fc1 = ColumnParallelLinear(config.embed_dim, [Rows("fc1", width, kept)], bias=True)
+        self.fc2 = RowParallelLinear(
+            width, config.embed_dim, name="fc2", bias=True, parallel=parallel
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.fc1(x)
+        output: Tensor = self.fc2(inner * torch.sigmoid(QUICK_GELU * inner))
+        return output
+
+
+class VisionBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.attn = VisionAttention(config, parallel)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.mlp = VisionMLP(config, parallel)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x = x + self.attn(self.norm1(x), rotary)
+        output: Tensor = x + self.mlp(self.norm2(x))
+        return output
+
+
+class Merger(nn.Module):
+    """Four neighbouring patches become one token of the language model's width."""
+
+    def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
+        super().__init__()
+        width = config.embed_dim * MERGE**2
+        kept = parallel.share(width, what="merger features")
+        self.ln_q = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.fc1 = ColumnParallelLinear(width, [Rows("mlp.0", width, kept)], bias=True)
+        self.fc2 = RowParallelLinear(
+            width, config.hidden_size, name="mlp.2", bias=True, parallel=parallel
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, h * w, embed_dim); returns (B, h * w / 4, hidden_size)."""
+        groups = self.ln_q(x).unflatten(1, (-1, MERGE**2)).flatten(2)
+        tokens: Tensor = self.fc2(F.gelu(self.fc1(groups)))
+        return tokens
+
+
+class VisionTower(nn.Module):
+    """Frames to tokens; heads and features are shared over the ranks like the language model's."""
+
+    def __init__(self, config: VisionConfig, parallel: TensorParallel | None = None) -> None:
+        super().__init__()
+        parallel = parallel or TensorParallel()
+        self.config = config
+        self.patch_embed = PatchEmbedding(config)
+        self.blocks = nn.ModuleList(VisionBlock(config, parallel) for _ in range(config.depth))
+        self.merger = Merger(config, parallel)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode one chunk, or a batch of chunks of equal size.
+
+        frames: (..., T, H, W, 3) uint8, T even, H and W multiples of 28
+        returns: (..., M, D), tokens in the order of `video_positions`
+        """
+        if frames.dtype != torch.uint8 or frames.ndim < 4 or frames.shape[-1] != 3:
+            raise ValueError(
+                f"frames must be (..., T, H, W, 3) uint8, got {frames.shape = } {frames.dtype = }"
+            )
+        *batch, _, height, width, _ = frames.shape
+        x = self.patch_embed(cut(frames.flatten(0, -4) if batch else frames))
+        rotary = spatial_rotary(
+            height // PATCH, width // PATCH, head_dim=self.config.head_dim, device=x.device
+        )
+        for block in self.blocks:
+            x = block(x, rotary)
+        tokens: Tensor = self.merger(x)
+        return tokens.reshape(*batch, -1, tokens.shape[-1])
+
+
+def spatial_rotary(
+    height: int, width: int, *, head_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rotary tables of the patches of one frame pair, in the order of `cut`.
+
+    height, width: in patches. Half of the pairs turn with the row, half with the column.
+    returns: cosines and sines, each (height * width, head_dim / 2) float32
+    """
+    frequencies = inverse_frequencies(head_dim // 2, ROTARY_THETA, device=device)
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)  # (h, w, 2)
+    blocks = places.view(height // MERGE, MERGE, width // MERGE, MERGE, 2).transpose(1, 2)
+    angles = (blocks.reshape(-1, 2, 1) * frequencies).flatten(1)
+    return angles.cos(), angles.sin()
