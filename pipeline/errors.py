@@ -58,6 +58,22 @@ class Transient(VidrayError):
     """A retry may succeed: a reset connection, a busy store, a worker that died."""
 
 
+class StoreError(VidrayError):
+    """A store that cannot serve this job: the job stops, nothing is lost, run it again. Exit 1."""
+
+
+class StoreDenied(StoreError):
+    """The store refuses the credentials or the permission."""
+
+
+class StoreFull(StoreError):
+    """The store has no room left."""
+
+
+class StoreCorrupt(StoreError):
+    """What the store holds is not what was committed: a digest, a count or a format is wrong."""
+
+
 class ConfigError(VidrayError):
     """What the operator set is wrong; nothing was started. Exit code 2."""
 

@@ -1,0 +1,51 @@
+"""Repeating what may succeed: one helper, bounded in tries and in time."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipeline.errors import ConfigError, Transient
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how long. Pauses double from base_s to max_pause_s, each drawn from (0, pause]."""
+
+    attempts: int = 8
+    deadline_s: float = 120.0  # no new try starts after this
+    base_s: float = 0.1
+    max_pause_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or min(self.deadline_s, self.base_s, self.max_pause_s) <= 0:
+            raise ConfigError(f"retry limits must be positive, got {self}")
+
+
+def retry(
+    call: Callable[[], T],
+    policy: RetryPolicy,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """Return call(), repeated on Transient until the policy is spent; then the last error rises.
+
+    `call` must be idempotent: a try that failed may have taken effect.
+    """
+    start_s = clock()
+    for attempt in range(policy.attempts):
+        try:
+            return call()
+        except Transient:
+            # Full jitter: clients that failed together must not come back together.
+            ceiling_s = min(policy.max_pause_s, policy.base_s * 2**attempt)
+            pause_s = random.uniform(0, ceiling_s)  # noqa: S311 - spreads load, guards nothing
+            is_last = attempt + 1 == policy.attempts
+            if is_last or clock() - start_s + pause_s > policy.deadline_s:
+                raise
+            sleep(pause_s)
+    raise ConfigError("unreachable: a policy has at least one attempt")
