@@ -7,6 +7,7 @@ Shape alphabet, used in every shape comment of the project:
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -105,6 +106,16 @@ class MediaInfo:
     is_still: bool  # an image: one frame, shown twice to the model
     flags: tuple[str, ...] = ()  # e.g. hdr_tonemapped_naively, interlaced, count_mismatch
 
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.time_base_num, self.time_base_den) < 1:
+            raise ValueError(f"size and time base must be positive, got {self}")
+        if not math.isfinite(self.duration_s) or self.duration_s < 0:
+            raise ValueError(f"duration must be finite, got {self.duration_s = }")
+        if self.pts.ndim != 1 or self.pts.shape != self.is_key.shape:
+            raise ValueError(f"need (T,) each, got {self.pts.shape = } {self.is_key.shape = }")
+        if (self.pts[1:] < self.pts[:-1]).any():
+            raise ValueError("pts must not decrease")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -133,7 +144,7 @@ class SamplingPlan:
 
     source_id: str  # identity of the bytes: etag or sha256
     preset: str
-    fps: float
+    fps: float  # frames taken per second of video; 0 for an image
     source_width: int  # as displayed; boxes are given in these pixels
     source_height: int
     duration_s: float

@@ -1,0 +1,35 @@
+"""What a caller may ask of a plan, checked once."""
+
+import math
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+from pipeline.types import TEMPORAL
+from pipeline.video.sizes import PIXELS_PER_TOKEN
+
+MAX_WINDOW_TOKENS = 16_384  # of one video in training, arXiv 2409.12191
+CHUNK_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits of one frame, one window and one chunk; None leaves the value to the preset."""
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    max_frames: int | None = None
+    max_window_tokens: int = MAX_WINDOW_TOKENS
+    chunk_tokens: int = CHUNK_TOKENS
+
+    def __post_init__(self) -> None:
+        least, most = self.min_pixels or 1, self.max_pixels or math.inf
+        checks = {
+            "min_pixels": 1 <= least <= most,
+            "max_pixels": most >= PIXELS_PER_TOKEN,
+            "max_frames": self.max_frames is None or self.max_frames >= TEMPORAL,
+            "max_window_tokens": 1 <= self.max_window_tokens <= MAX_WINDOW_TOKENS,
+            "chunk_tokens": self.chunk_tokens >= 1,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise ConfigError(f"{name} is out of range, got {getattr(self, name)!r}")

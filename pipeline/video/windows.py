@@ -1,0 +1,78 @@
+"""Cuts frames into windows, and windows into the chunks that travel through the pipeline."""
+
+from pipeline.errors import ConfigError
+from pipeline.types import PATCH, TEMPORAL, ChunkSpan, Grid, Size, Window
+from pipeline.video.timeline import Samples
+
+# Stages work side by side only if there is something to hand over: short clips are cut finer.
+MIN_CHUNKS = 4
+
+
+def window_spans(num_steps: int, *, max_steps: int, overlap_steps: int) -> list[range]:
+    """Cover num_steps temporal patches by the fewest windows of max_steps, lengths within one.
+
+    Neighbours share exactly overlap_steps. Even lengths spare the last window from being a scrap
+    of a second without its context.
+    """
+    if overlap_steps >= max_steps:
+        detail = f"overlap of {overlap_steps} temporal patches; a window holds {max_steps}"
+        raise ConfigError(f"{detail}, so it would never advance")
+    if num_steps <= max_steps:
+        return [range(num_steps)]
+    unshared = num_steps - overlap_steps
+    count = -(-unshared // (max_steps - overlap_steps))
+    starts = [index * unshared // count for index in range(count + 1)]
+    return [
+        range(start, stop + overlap_steps)
+        for start, stop in zip(starts[:-1], starts[1:], strict=True)
+    ]
+
+
+def chunk_spans(
+    num_steps: int, *, tokens_per_step: int, chunk_tokens: int
+) -> tuple[ChunkSpan, ...]:
+    """Cut temporal patches into equal chunks near chunk_tokens, the last one perhaps shorter.
+
+    Equal, because the vision tower is bit-exact at a fixed batch shape. At least MIN_CHUNKS chunks
+    if there are that many patches.
+    """
+    steps = max(1, min(chunk_tokens // tokens_per_step, num_steps // MIN_CHUNKS))
+    starts = range(0, num_steps, steps)
+    return tuple(
+        ChunkSpan(index, start, min(start + steps, num_steps)) for index, start in enumerate(starts)
+    )
+
+
+def cut_windows(
+    samples: Samples,
+    size: Size,
+    *,
+    start_s: float,
+    end_s: float,
+    max_steps: int,
+    overlap_steps: int,
+    chunk_tokens: int,
+) -> tuple[Window, ...]:
+    """Make the windows of an even number of frames; each lasts until the frame after its last."""
+    spans = window_spans(
+        len(samples.pts) // TEMPORAL, max_steps=max_steps, overlap_steps=overlap_steps
+    )
+    bounds_s = (start_s, *samples.times_s[1:], end_s)
+    windows = []
+    for index, span in enumerate(spans):
+        first, stop = span.start * TEMPORAL, span.stop * TEMPORAL
+        grid = Grid(len(span), size.height // PATCH, size.width // PATCH)
+        windows.append(
+            Window(
+                index=index,
+                start_s=bounds_s[first],
+                end_s=bounds_s[stop],
+                frame_pts=samples.pts[first:stop],
+                times_s=samples.times_s[first:stop],
+                grid=grid,
+                chunks=chunk_spans(
+                    len(span), tokens_per_step=grid.tokens_per_step, chunk_tokens=chunk_tokens
+                ),
+            )
+        )
+    return tuple(windows)
