@@ -105,3 +105,8 @@ class Sampling:
         for name, holds in checks.items():
             if not holds:
                 raise ConfigError(f"{name} is out of range, got {getattr(self, name)!r}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken; below 1e-5 no other has a chance."""
+        return self.temperature < 1e-5 or self.top_k == 1
