@@ -153,7 +153,7 @@ def test_a_pattern_that_would_explode_as_an_automaton_is_followed_in_bounded_tim
     assert time.monotonic() - started < 10.0
 
 
-@pytest.mark.parametrize("limit", ["step_lexer_fuel", "step_max_items", "max_items_in_row"])
+@pytest.mark.parametrize("limit", ["step_max_items", "max_items_in_row"])
 def test_a_constraint_that_runs_out_of_fuel_is_the_requests_own_fault(write, monkeypatch, limit):
     monkeypatch.setattr(constraint, "LIMITS", LLParserLimits(**{limit: 1}))
     items = [{"type": "string", "pattern": "^[ab]*a[ab]{9}$"}, {"type": "object"}]
