@@ -27,6 +27,10 @@ class Segment:
     cache: KVCache | None
     num_tokens: int
 
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1:
+            raise ValueError(f"a segment needs a token, got {self.num_tokens = }")
+
 
 @dataclass(frozen=True, slots=True)
 class _Partial:

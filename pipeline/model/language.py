@@ -155,12 +155,13 @@ class LanguageModel(nn.Module):
         """
         if embeddings.shape[0] != sum(segment.num_tokens for segment in segments):
             raise ValueError(f"{embeddings.shape = } but segments are {segments}")
-        rotary = multimodal_rotary(
+        cos, sin = multimodal_rotary(
             positions,
             head_dim=self.config.head_dim,
             theta=self.config.rope_theta,
             sections=self.config.mrope_section,
         )
+        rotary = cos.to(embeddings.dtype), sin.to(embeddings.dtype)
         x = embeddings
         for index, layer in enumerate(self.layers):
             x = layer(x, rotary, segments, index)

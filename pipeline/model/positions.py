@@ -71,8 +71,9 @@ def multimodal_rotary(
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (i, i + head_dim / 2) of every head by its angle.
 
-    heads: (..., S, heads, head_dim); cos, sin: (S, head_dim / 2)
+    heads: (..., S, heads, head_dim); cos, sin: (S, head_dim / 2), computed in their precision
     """
-    cos, sin = cos.to(heads.dtype).unsqueeze(-2), sin.to(heads.dtype).unsqueeze(-2)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     left, right = heads.chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+    turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+    return turned.to(heads.dtype)

@@ -1,0 +1,32 @@
+"""What every test gets: one thread, its own random state, and the tiny reference checkpoints."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.tiny_model import VARIANTS, Reference, Tiny, describe
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_random_state() -> Iterator[None]:
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    yield
+    torch.set_rng_state(state)
+
+
+@pytest.fixture(scope="session", params=VARIANTS, ids=describe)
+def reference(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
+    """Every tiny checkpoint in turn, with transformers' model and ours of it."""
+    return Reference.create(tmp_path_factory.mktemp("checkpoint"), request.param)
+
+
+@pytest.fixture(scope="session")
+def default_reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """One tiny checkpoint, where the variant does not matter."""
+    return Reference.create(tmp_path_factory.mktemp("checkpoint"), Tiny(seed=5))
