@@ -22,7 +22,8 @@ class Budget:
     chunk_tokens: int = CHUNK_TOKENS
 
     def __post_init__(self) -> None:
-        least, most = self.min_pixels or 1, self.max_pixels or math.inf
+        least = 1 if self.min_pixels is None else self.min_pixels
+        most = math.inf if self.max_pixels is None else self.max_pixels
         checks = {
             "min_pixels": 1 <= least <= most,
             "max_pixels": most >= PIXELS_PER_TOKEN,

@@ -10,7 +10,7 @@ from pipeline.errors import BadInput, FailureCode
 from pipeline.types import FACTOR, TEMPORAL, Size
 from pipeline.video.budget import MAX_WINDOW_TOKENS, Budget
 from pipeline.video.presets import MAX_FRAMES, MIN_FRAMES, floor_even, round_even
-from pipeline.video.sizes import PIXELS_PER_TOKEN, PixelRange, bounded_resize
+from pipeline.video.sizes import PIXELS_PER_TOKEN, PixelRange, bounded_resize, least_size
 
 VIDEO = PixelRange.of_tokens(128, 768)
 STILL = PixelRange.of_tokens(100, MAX_WINDOW_TOKENS)
@@ -25,12 +25,16 @@ def num_frames(total: int, *, wanted: Fraction, limit: int | None = None) -> int
     return min(count if limit is None else min(count, floor_even(limit)), total)
 
 
-def max_frames(budget: Budget) -> int:
-    """Return how many frames of the least size fit one window; BadInput if not even a pair does."""
-    least = max(budget.min_pixels or 0, PIXELS_PER_TOKEN)
-    steps = budget.max_window_tokens * PIXELS_PER_TOKEN // least
+def max_frames(source: Size, *, budget: Budget) -> int:
+    """Return how many frames one window takes, none below budget.min_pixels.
+
+    Raises BadInput if not even a pair fits.
+    """
+    least = least_size(source, budget.min_pixels or 1)
+    steps = budget.max_window_tokens * PIXELS_PER_TOKEN // least.num_pixels
     if steps < 1:
-        detail = f"a frame of {least} pixels exceeds a window of {budget.max_window_tokens} tokens"
+        size = f"{least.width}x{least.height}, the least for {budget.min_pixels} pixels,"
+        detail = f"{size} exceeds a window of {budget.max_window_tokens} tokens"
         raise BadInput(FailureCode.TOKEN_BUDGET, detail)
     return min(steps * TEMPORAL, budget.max_frames or MAX_FRAMES)
 
@@ -39,7 +43,10 @@ def frame_size(source: Size, *, num_steps: int, budget: Budget) -> Size:
     """Return the size at which num_steps temporal patches of `source` fit one window."""
     share = budget.max_window_tokens * PIXELS_PER_TOKEN / num_steps
     most = min(budget.max_pixels or VIDEO.most, share)
-    return bounded_resize(source, PixelRange(budget.min_pixels or VIDEO.least, most))
+    size = bounded_resize(source, PixelRange(budget.min_pixels or VIDEO.least, most))
+    least = least_size(source, budget.min_pixels or 1)
+    # Shrinking rounds down, so it can end below what was asked for although the next size fits.
+    return least if size.num_pixels < least.num_pixels <= most else size
 
 
 def still_size(source: Size, *, budget: Budget) -> Size:

@@ -117,7 +117,7 @@ def _fit(timeline: Timeline, source: Size, *, fps: float, budget: Budget) -> _La
     count = paper.num_frames(
         len(timeline.shown),
         wanted=timeline.duration * seconds(fps),
-        limit=paper.max_frames(budget),
+        limit=paper.max_frames(source, budget=budget),
     )
     size = paper.frame_size(source, num_steps=_num_steps(count), budget=budget)
     return _Layout(samples=timeline.by_time(count), size=size)
@@ -127,7 +127,7 @@ def _windows(
     timeline: Timeline, source: Size, *, fps: float, overlap_s: float, budget: Budget
 ) -> _Layout:
     """Keep the rate and the size; as many windows as they need."""
-    paper.max_frames(budget)  # refuses a min_pixels beyond any window
+    paper.max_frames(source, budget=budget)  # refuses a min_pixels beyond any window
     count = paper.num_frames(len(timeline.shown), wanted=timeline.duration * seconds(fps))
     if count > MAX_PLANNED_FRAMES:
         detail = f"{count} frames at {fps:g} fps; limit {MAX_PLANNED_FRAMES}"

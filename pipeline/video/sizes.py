@@ -40,7 +40,7 @@ def smart_resize(source: Size, area: PixelRange, *, least_side: int = 0) -> Size
     if math.prod(rounded) > area.most:
         return _scaled(source, area.most, math.floor)
     if math.prod(rounded) < min(area.least, area.most):
-        return _scaled(source, min(area.least, area.most), math.ceil)
+        return least_size(source, min(area.least, area.most))
     return Size(*rounded)
 
 
@@ -57,6 +57,11 @@ def bounded_resize(source: Size, area: PixelRange) -> Size:
         longest = int(area.most // PIXELS_PER_TOKEN) * FACTOR
         size = Size(min(size.height, longest), min(size.width, longest))
     return size
+
+
+def least_size(source: Size, num_pixels: float) -> Size:
+    """Return the smallest size shaped like `source` of at least num_pixels."""
+    return _scaled(source, num_pixels, math.ceil)
 
 
 def _scaled(source: Size, num_pixels: float, to_int: Callable[[float], int]) -> Size:
