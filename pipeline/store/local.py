@@ -79,7 +79,7 @@ class LocalStore:
             return info
 
     def put_new(self, key: str, data: bytes) -> bool:
-        with _writing(self._root), self._open_parent(check_key(key), create=True) as (parent, name):
+        with _serving(self._root), self._open_parent(check_key(key), create=True) as (parent, name):
             temp = f".{uuid.uuid4().hex}{TEMP_SUFFIX}"
             try:
                 _write_whole(parent, temp, data)
@@ -93,14 +93,17 @@ class LocalStore:
             os.fsync(parent)
             return True
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        with _reading():
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        with _serving(self._root):
             yield from self._walk(prefix)
 
     def delete(self, key: str) -> None:
-        with _writing(self._root), suppress(FileNotFoundError):
-            with self._open_parent(check_key(key), create=False) as (parent, name):
-                os.unlink(name, dir_fd=parent)
+        with (
+            _serving(self._root),
+            suppress(FileNotFoundError),
+            self._open_parent(check_key(key), create=False) as (parent, name),
+        ):
+            os.unlink(name, dir_fd=parent)
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
         """Depth first by name, without following symlinks; odd files are listed, not hidden."""
@@ -210,25 +213,27 @@ def _reading_error(error: OSError) -> VidrayError:
         return BadInput(FailureCode.NOT_FOUND, "no such object")
     if error.errno in _DENIED:
         return BadInput(FailureCode.FORBIDDEN, "reading is not permitted")
+    if error.errno in _FULL:  # of the file being copied into
+        return StoreFull("no space left for a copy of the object")
     return Transient(f"reading failed: {error.strerror}")
 
 
 @contextmanager
-def _writing(root: str) -> Iterator[None]:
-    """Translate OSError where an object is written: never the video's fault."""
+def _serving(root: str) -> Iterator[None]:
+    """Translate OSError where the folder itself is written or listed: never a video's fault."""
     try:
         yield
     except OSError as error:
-        raise _writing_error(error, root) from error
+        raise _serving_error(error, root) from error
 
 
-def _writing_error(error: OSError, root: str) -> VidrayError:
+def _serving_error(error: OSError, root: str) -> VidrayError:
     if error.errno in _FULL:
         return StoreFull(f"{root}: no space left")
     if error.errno in _NO_LINKS:
         return ConfigError(f"{root}: this file system has no hard links, which safe puts need")
     if error.errno in _DENIED:
-        return StoreDenied(f"{root}: writing is not permitted ({error.strerror})")
+        return StoreDenied(f"{root}: {error.strerror}")
     if error.errno in _PASSING:
-        return Transient(f"{root}: writing failed: {error.strerror}")
-    return StoreError(f"{root}: writing failed: {error.strerror}")
+        return Transient(f"{root}: {error.strerror}")
+    return StoreError(f"{root}: {error.strerror}")

@@ -57,7 +57,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`, in an order that never varies, streamed."""
         ...
 

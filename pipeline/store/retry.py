@@ -1,5 +1,6 @@
 """Repeating what may succeed: one helper, bounded in tries and in time."""
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long. Pauses double from base_s to max_pause_s, each drawn from (0, pause]."""
+    """How often and how long; pauses are drawn at random below a ceiling that doubles each time."""
 
     attempts: int = 8
     deadline_s: float = 120.0  # no new try starts after this
@@ -37,15 +38,15 @@ def retry(
     `call` must be idempotent: a try that failed may have taken effect.
     """
     start_s = clock()
-    for attempt in range(policy.attempts):
+    for attempt in itertools.count(1):
         try:
             return call()
         except Transient:
             # Full jitter: clients that failed together must not come back together.
-            ceiling_s = min(policy.max_pause_s, policy.base_s * 2**attempt)
+            ceiling_s = min(policy.max_pause_s, policy.base_s * 2 ** (attempt - 1))
             pause_s = random.uniform(0, ceiling_s)  # noqa: S311 - spreads load, guards nothing
-            is_last = attempt + 1 == policy.attempts
-            if is_last or clock() - start_s + pause_s > policy.deadline_s:
+            is_late = clock() - start_s + pause_s > policy.deadline_s
+            if attempt == policy.attempts or is_late:
                 raise
             sleep(pause_s)
-    raise ConfigError("unreachable: a policy has at least one attempt")
+    raise AssertionError  # count() never ends

@@ -1,0 +1,69 @@
+"""One video of an archive as a job plans it, and its Arrow columns."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("etag", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("questions", pa.list_(pa.string()), nullable=False),
+        pa.field("ground", pa.list_(pa.string()), nullable=False),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A video to analyse, and what to ask of this one beyond what the job asks of all.
+
+    uri: an absolute path or s3://bucket/key, verbatim. etag, size_bytes: as listed, None in a
+    manifest that did not say. ground: things to find. start_s, end_s: the range, None is open.
+    """
+
+    uri: str
+    etag: str | None = None
+    size_bytes: int | None = None
+    questions: tuple[str, ...] = ()
+    ground: tuple[str, ...] = ()
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.uri or "\0" in self.uri:
+            raise ValueError(f"{self.uri!r} is no uri")
+        start_s, end_s = self.start_s or 0.0, math.inf if self.end_s is None else self.end_s
+        if not 0.0 <= start_s < end_s:  # false for NaN too
+            raise ValueError(f"a range needs 0 <= start_s < end_s, got {start_s} and {end_s}")
+
+    @cached_property
+    def video_id(self) -> str:
+        """Twenty hex digits: same place, range and questions, same id, in every job."""
+        parts = [self.uri, self.start_s, self.end_s, self.questions, self.ground]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+
+def items_to_table(items: Iterable[Item]) -> pa.Table:
+    """Items as rows of ITEM_SCHEMA, in the same order."""
+    columns: dict[str, list[object]] = {name: [] for name in ITEM_SCHEMA.names}
+    for item in items:
+        for name, column in columns.items():
+            column.append(getattr(item, name))
+    return pa.table(columns, schema=ITEM_SCHEMA)
+
+
+def table_to_items(table: pa.Table) -> Iterator[Item]:
+    """The items of an ITEM_SCHEMA table, in row order."""
+    for row in table.drop_columns(["video_id"]).to_pylist():
+        questions, ground = tuple(row.pop("questions")), tuple(row.pop("ground"))
+        yield Item(questions=questions, ground=ground, **row)

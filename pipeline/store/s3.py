@@ -1,0 +1,246 @@
+"""An S3 bucket, or a prefix of one, as an object store: any endpoint, by the minio client.
+
+Covered: create-only puts; answers that are slow, broken, refused, or lost after taking effect;
+    a download that breaks off (it goes on where it stopped, if the object is still the same).
+Not covered: objects above 5 GiB on the way in (parts are at most 64 MiB); versioned reads.
+"""
+
+import base64
+import errno
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from typing import BinaryIO, TypeVar
+
+import minio
+import urllib3
+from minio.datatypes import Object
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.time import from_http_header
+from urllib3.response import BaseHTTPResponse
+
+from pipeline.config import MIB
+from pipeline.errors import StoreDenied, StoreError, StoreFull, Transient
+from pipeline.store.objects import ObjectInfo, check_key, source_changed, too_many_bytes
+from pipeline.store.retry import retry
+from pipeline.store.s3_config import S3Config
+from pipeline.store.s3_errors import error_code, translate
+
+T = TypeVar("T")
+_PAGE = 1000  # keys in one listing answer, the most S3 gives
+_URL_LIFE = timedelta(hours=1)
+_BLOCK_BYTES = MIB
+
+
+class S3Store:
+    """ObjectStore over s3://bucket/prefix."""
+
+    def __init__(self, bucket: str, prefix: str, config: S3Config) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._config = config
+        timeout = urllib3.Timeout(connect=config.connect_timeout_s, read=config.read_timeout_s)
+        # No retries below ours: they would multiply, and they know nothing of deadlines.
+        self._http = urllib3.PoolManager(
+            timeout=timeout, retries=False, maxsize=config.max_connections
+        )
+        self._client = minio.Minio(
+            endpoint=config.host,
+            access_key=config.access_key,
+            secret_key=config.secret_key,
+            session_token=config.session_token,
+            secure=config.secure,
+            region=config.region,
+            http_client=self._http,
+        )
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def head(self, key: str) -> ObjectInfo:
+        name = self._prefix + check_key(key)
+
+        def ask() -> ObjectInfo:
+            with _translated():
+                return self._describe(self._client.stat_object(self._bucket, name))
+
+        return self._retry(ask)
+
+    def get_range(self, key: str, *, start: int, stop: int, etag: str | None = None) -> bytes:
+        name = self._prefix + check_key(key)
+
+        def ask() -> bytes:
+            deadline = self._deadline(stop - start)
+            with self._open(name, start=start, stop=stop, etag=etag) as response:
+                return b"".join(_blocks(response, deadline))
+
+        return self._retry(ask)
+
+    def spool(
+        self, key: str, file: BinaryIO, *, max_bytes: int, etag: str | None = None
+    ) -> ObjectInfo:
+        name = self._prefix + check_key(key)
+        seen: list[ObjectInfo] = []  # what the first answer promised; later tries must match it
+        base = file.tell()
+
+        def go_on() -> ObjectInfo:
+            """Idempotent: each try continues at the first byte that is not in the file yet."""
+            num_read = file.tell() - base
+            if seen and num_read == seen[0].size_bytes:
+                return seen[0]
+            expected = seen[0].etag if seen else etag
+            with self._open(name, start=num_read, stop=None, etag=expected) as response:
+                if not seen:
+                    seen.append(_described(key, response))
+                if seen[0].size_bytes > max_bytes:
+                    raise too_many_bytes(seen[0].size_bytes, max_bytes)
+                for block in _blocks(response, self._deadline(seen[0].size_bytes - num_read)):
+                    file.write(block)
+            return seen[0]
+
+        return self._retry(go_on)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        name = self._prefix + check_key(key)
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        headers = {
+            "If-None-Match": "*",
+            "Content-MD5": base64.b64encode(digest).decode(),  # the server checks what arrived
+            "Content-Type": "application/octet-stream",
+        }
+
+        def send() -> bool:
+            """Idempotent: same key, same bytes, create-only."""
+            with _translated(is_read=False):
+                # put_object of minio 7.2 drops If-None-Match without a word; a signed URL does not.
+                url = self._client.get_presigned_url("PUT", self._bucket, name, _URL_LIFE)
+                response = self._http.urlopen("PUT", url, body=data, headers=headers)
+            if response.status in (200, 201, 204):
+                return True
+            if response.status == 412:
+                return False
+            raise translate(response.status, error_code(response.data), is_read=False)
+
+        return self._retry(send)
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        after: str | None = None
+        while True:
+            page = self._retry(partial(self._page, prefix, after))
+            # "folder/" is what consoles create to show an empty folder; it is no file.
+            yield from (info for info in page if info.key and not info.key.endswith("/"))
+            if len(page) < _PAGE:
+                return
+            after = self._prefix + page[-1].key
+
+    def delete(self, key: str) -> None:
+        def send() -> None:
+            with _translated(is_read=False):
+                self._client.remove_object(self._bucket, self._prefix + key)
+
+        self._retry(send)
+
+    def _page(self, prefix: str, after: str | None) -> list[ObjectInfo]:
+        """At most 1000 objects after a key: exactly one request, so a retry repeats only that."""
+        with _translated(is_read=False):
+            found = self._client.list_objects(
+                self._bucket, prefix=self._prefix + prefix, recursive=True, start_after=after
+            )
+            return [self._describe(entry) for entry in islice(found, _PAGE)]
+
+    def _describe(self, entry: Object) -> ObjectInfo:
+        return ObjectInfo(
+            key=(entry.object_name or "").removeprefix(self._prefix),
+            size_bytes=entry.size or 0,
+            etag=(entry.etag or "").strip('"'),
+            modified_s=entry.last_modified.timestamp() if entry.last_modified else 0.0,
+        )
+
+    @contextmanager
+    def _open(
+        self, name: str, *, start: int, stop: int | None, etag: str | None
+    ) -> Iterator[BaseHTTPResponse]:
+        """A GET whose answer has begun; the connection is given back, or closed when unread."""
+        headers: dict[str, str | list[str] | tuple[str]] = {}
+        is_part = start > 0 or stop is not None  # a range of an empty object is an error
+        if is_part:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if etag is not None:
+            headers["If-Match"] = f'"{etag}"'
+        with _translated():
+            response = self._client.get_object(self._bucket, name, request_headers=headers)
+            try:
+                if is_part and response.status != 206:
+                    raise StoreError("the store ignores byte ranges")
+                if etag is not None and response.headers.get("ETag", "").strip('"') != etag:
+                    raise source_changed()
+                yield response
+                response.release_conn()
+            finally:
+                response.close()
+
+    def _deadline(self, size_bytes: int) -> float:
+        """When a transfer of this size is too slow to wait for, on the monotonic clock."""
+        allowed_s = self._config.read_timeout_s + size_bytes / self._config.min_bytes_per_s
+        return time.monotonic() + allowed_s
+
+    def _retry(self, call: Callable[[], T]) -> T:
+        return retry(call, self._config.retry)
+
+
+def _blocks(response: BaseHTTPResponse, deadline: float) -> Iterator[bytes]:
+    """The body as it arrives, all of it or Transient."""
+    missing = _length(response)
+    # read1 returns after one receive, so a trickle meets the deadline; the bytes stay as stored.
+    while missing and (block := response.read1(_BLOCK_BYTES, decode_content=False)):
+        missing -= len(block)
+        yield block
+        if missing and time.monotonic() > deadline:
+            raise Transient("the answer came too slowly")
+    if missing:
+        raise Transient(f"the answer ended {missing} bytes early")
+
+
+def _length(response: BaseHTTPResponse) -> int:
+    try:
+        return int(response.headers["Content-Length"])
+    except (KeyError, ValueError):
+        raise StoreError("the store's answer does not say how long it is") from None
+
+
+def _described(key: str, response: BaseHTTPResponse) -> ObjectInfo:
+    modified = response.headers.get("Last-Modified")
+    return ObjectInfo(
+        key=key,
+        size_bytes=_length(response),
+        etag=response.headers.get("ETag", "").strip('"'),
+        modified_s=from_http_header(modified).timestamp() if modified else 0.0,
+    )
+
+
+@contextmanager
+def _translated(*, is_read: bool = True) -> Iterator[None]:
+    """The one place where minio's and urllib3's exceptions become ours."""
+    try:
+        yield
+    except S3Error as error:
+        raise translate(error.response.status, error.code or "", is_read=is_read) from error
+    except InvalidResponseError as error:  # a proxy's page instead of S3's XML
+        raise translate(error._code, "", is_read=is_read) from error
+    except ServerError as error:
+        raise translate(error.status_code, "", is_read=is_read) from error
+    except urllib3.exceptions.SSLError as error:
+        raise StoreDenied(f"TLS refused: {error}") from error
+    except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
+        raise Transient(f"no whole answer from the store ({type(error).__name__})") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # of the file being copied into
+            raise
+        raise StoreFull("no space left for a copy of the object") from error
+    except (MinioException, ValueError) as error:
+        raise StoreError(f"the store's answer makes no sense ({type(error).__name__})") from error
