@@ -1,1 +1,1 @@
-"""Speed as ratios in one run: vidray against what users would pick instead, and against the machine."""
+"""Speed as ratios in one run: against what users would pick instead, and the machine's limits."""

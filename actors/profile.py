@@ -1,0 +1,74 @@
+"""How much of a machine or a fleet vidray takes: pool sizes, devices, budgets. One typed file."""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.config import MIB
+from pipeline.errors import ConfigError
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReaderPool(_Settings):
+    """Processes that own the decoding children."""
+
+    num_actors: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=0.5, ge=0)
+    videos_per_actor: int = Field(default=2, ge=1, description="clips one reader reads at once")
+
+
+class EncoderPool(_Settings):
+    """Copies of the vision tower."""
+
+    num_actors: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=0.5, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    num_threads: int = Field(default=1, ge=1, description="torch threads of one copy, CPU only")
+
+
+class DecoderPool(_Settings):
+    """Replicas of the language model, each sharded over tensor-parallel ranks."""
+
+    num_replicas: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1, description="ranks that share one replica")
+    num_cpus: float = Field(default=0.5, ge=0, description="of one rank")
+    num_gpus: float = Field(default=0.0, ge=0, description="of one rank")
+    num_threads: int = Field(default=1, ge=1, description="torch threads of one rank, CPU only")
+    kv_tokens: int = Field(default=65_536, ge=1, description="tokens all open streams may hold")
+
+
+class Profile(_Settings):
+    """One deployment. Defaults are the laptop: two cores, 4 GiB, no GPU."""
+
+    name: str = "laptop"
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    readers: ReaderPool = ReaderPool()
+    encoders: EncoderPool = EncoderPool()
+    decoders: DecoderPool = DecoderPool()
+    chunks_in_flight: int = Field(
+        default=3, ge=1, description="chunks of one video between reader and decoder"
+    )
+    videos_in_flight: int = Field(default=4, ge=1, description="videos open at once")
+    object_store_bytes: int = Field(default=256 * MIB, ge=80 * MIB, description="embedded Ray only")
+    stall_s: float = Field(default=120.0, gt=0, description="silence after which an actor is dead")
+    max_attempts: int = Field(default=3, ge=1, description="runs of one video before it fails")
+
+    @classmethod
+    def load(cls, path: Path) -> "Profile":
+        """Read a YAML profile. ConfigError names the file, the field and the rule it breaks."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such profile") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not YAML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(key) for key in first["loc"])
+            raise ConfigError(f"{path}: {field}: {first['msg']}, got {first['input']!r}") from error
