@@ -1,0 +1,179 @@
+"""Boxes <-> text: what the model may write, and what a reader of the table may rely on."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import FailureCode
+from pipeline.tasks.grounding import (
+    MAX_BOXES,
+    STEPS,
+    BoxPx,
+    Found,
+    Unreadable,
+    format_box,
+    grounding_question,
+    parse_boxes,
+)
+from pipeline.types import Size
+
+HD = Size(1000, 2000)  # a step is 2 px wide and 1 px high: expected values can be read off
+
+READABLE = {
+    "as trained": (
+        "<|object_ref_start|>the red car<|object_ref_end|>"
+        "<|box_start|>(176,106),(232,160)<|box_end|>",
+        [("the red car", (352, 106, 464, 160), ())],
+    ),
+    "two boxes of one label": (
+        "<|object_ref_start|>dogs<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+        "<|box_start|>(5,6),(7,8)<|box_end|>",
+        [("dogs", (2, 2, 6, 4), ()), ("dogs", (10, 6, 14, 8), ())],
+    ),
+    "two labels in a sentence": (
+        "A <|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|> and a "
+        "<|object_ref_start|>dog<|object_ref_end|><|box_start|>(5,6),(7,8)<|box_end|>.",
+        [("cat", (2, 2, 6, 4), ()), ("dog", (10, 6, 14, 8), ())],
+    ),
+    "box end missing": ("<|box_start|>(1,2),(3,4)", [(None, (2, 2, 6, 4), ())]),
+    "box end missing between two": (
+        "<|box_start|>(1,2),(3,4)<|box_start|>(5,6),(7,8)",
+        [(None, (2, 2, 6, 4), ()), (None, (10, 6, 14, 8), ())],
+    ),
+    "label end and box start missing": (
+        "<|object_ref_start|>cat(1,2),(3,4)",
+        [("cat", (2, 2, 6, 4), ())],
+    ),
+    "special tokens stripped": (
+        "the red car(176,106),(232,160)",
+        [(None, (352, 106, 464, 160), ())],
+    ),
+    "special tokens stripped from two boxes": (
+        "dogs(1,2),(3,4)(5,6),(7,8)",
+        [(None, (2, 2, 6, 4), ()), (None, (10, 6, 14, 8), ())],
+    ),
+    "spaces and decimals": ("( 1.5 , 2 ) , ( 3 , 4 )", [(None, (3, 2, 6, 4), ())]),
+    "comma between corners missing": (
+        "<|box_start|>(1,2)(3,4)<|box_end|>",
+        [(None, (2, 2, 6, 4), ())],
+    ),
+    "reversed corners": ("(3,4),(1,2)", [(None, (2, 2, 6, 4), ("swapped",))]),
+    "one axis reversed": ("(3,2),(1,4)", [(None, (2, 2, 6, 4), ("swapped",))]),
+    "outside the picture": ("(-5,900),(1200,1100)", [(None, (0, 900, 2000, 1000), ("clamped",))]),
+    "1000 is the far edge": ("(0,0),(1000,1000)", [(None, (0, 0, 2000, 1000), ("clamped",))]),
+    "quad": (
+        "<|quad_start|>(1,2),(9,1),(8,7),(2,6)<|quad_end|>",
+        [(None, (2, 1, 18, 7), ("from_quad",))],
+    ),
+}
+
+UNREADABLE = {
+    "one point": ("(12,34)", "(12,34)"),
+    "one point in a box": ("<|box_start|>(12,34)<|box_end|>", "(12,34)"),
+    "three points": ("(1,2),(3,4),(5,6)", "(1,2),(3,4),(5,6)"),
+    "words in a box": ("<|box_start|>somewhere<|box_end|>", "somewhere"),
+    "an empty box": ("<|box_start|><|box_end|>", ""),
+    "no area": ("(5,5),(5,9)", "(5,5),(5,9)"),
+    "wholly outside": ("(1500,0),(1600,10)", "(1500,0),(1600,10)"),
+    "another family's format": ('{"bbox_2d": [12, 30, 50, 60]}', '{"bbox_2d": [12, 30, 50, 60]}'),
+    "a number too long to be one": ("(1,2),(3,99999999999999999999)", "(1,2)"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), READABLE.values(), ids=READABLE.keys())
+def test_every_readable_form_gives_its_boxes_in_source_pixels(text, expected):
+    found = parse_boxes(text, source=HD)
+    assert [
+        (f.label, (f.box.x0, f.box.y0, f.box.x1, f.box.y1), f.adjusted) for f in found
+    ] == expected
+
+
+@pytest.mark.parametrize(("text", "raw"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_an_unreadable_box_is_a_coded_failure_with_its_raw_text(text, raw):
+    (failure,) = parse_boxes(text, source=HD)
+    assert isinstance(failure, Unreadable)
+    assert (failure.code, failure.raw) == (FailureCode.UNPARSEABLE_OUTPUT, raw)
+
+
+def test_one_unreadable_box_leaves_its_neighbours():
+    results = parse_boxes(
+        "<|box_start|>(1,2),(3,4)<|box_end|><|box_start|>oops<|box_end|>(5,6),(7,8)", source=HD
+    )
+    assert [type(result) for result in results] == [Found, Unreadable, Found]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not there", "There is no red car (sorry).", "!!!!!!!!", "I see 3 dogs."]
+)
+def test_an_answer_without_a_box_is_an_empty_list_and_no_failure(text):
+    assert parse_boxes(text, source=HD) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 200_000,
+        "(1,2)," * 50_000,
+        "(" + "1" * 200_000,
+        "( " * 100_000,
+        "<|box_start|>" * 20_000,
+        "<|object_ref_start|>" + "x" * 200_000,
+    ],
+    ids=["brackets", "points", "digits", "spaces", "markers", "label"],
+)
+def test_hostile_text_is_read_in_bounded_time_and_space(text):
+    started = time.process_time()
+    results = parse_boxes(text, source=HD)
+    assert time.process_time() - started < 1.0
+    assert len(results) <= MAX_BOXES
+
+
+@given(
+    st.text(max_size=200),
+    st.lists(st.sampled_from(["<|box_start|>", "(1,2)", ",", "<|quad_end|>", "(-9,9e9)"])),
+)
+def test_no_text_raises_and_every_box_lies_in_the_picture(text, pieces):
+    for result in parse_boxes(text.join(pieces) + text, source=HD):
+        if isinstance(result, Found):
+            assert result.box.x1 <= HD.width
+            assert result.box.y1 <= HD.height
+
+
+steps = st.integers(0, STEPS - 1)
+spans = st.tuples(steps, steps).filter(lambda span: span[0] < span[1])
+sizes = st.builds(Size, st.integers(1, 8000), st.integers(1, 8000))
+
+
+@given(spans, spans, sizes)
+def test_text_to_pixels_and_back_is_the_same_text(across, down, source):
+    text = (
+        f"<|object_ref_start|>a dog<|object_ref_end|>"
+        f"<|box_start|>({across[0]},{down[0]}),({across[1]},{down[1]})<|box_end|>"
+    )
+    (found,) = parse_boxes(text, source=source)
+    assert isinstance(found, Found)
+    assert format_box(found.box, source=source, label="a dog") == text
+
+
+@given(sizes, st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_pixels_to_text_and_back_are_off_by_at_most_one_step_and_a_half(source, a, b, c, d):
+    x0, x1 = sorted((a * source.width, b * source.width))
+    y0, y1 = sorted((c * source.height, d * source.height))
+    if x0 == x1 or y0 == y1:
+        return
+    (found,) = parse_boxes(
+        format_box(BoxPx(x0, y0, x1, y1), source=source, label="it"), source=source
+    )
+    assert isinstance(found, Found)
+    assert found.adjusted == ()
+    tolerance_x, tolerance_y = 1.6 * source.width / STEPS, 1.6 * source.height / STEPS
+    assert abs(found.box.x0 - x0) <= tolerance_x
+    assert abs(found.box.x1 - x1) <= tolerance_x
+    assert abs(found.box.y0 - y0) <= tolerance_y
+    assert abs(found.box.y1 - y1) <= tolerance_y
+
+
+def test_the_question_begins_with_the_word_that_makes_qwen_write_boxes():
+    assert grounding_question(" the red car. ") == "Find the red car."
