@@ -8,6 +8,7 @@ from pipeline.types import TEMPORAL
 from pipeline.video.sizes import PIXELS_PER_TOKEN
 
 MAX_WINDOW_TOKENS = 16_384  # of one video in training, arXiv 2409.12191
+MAX_PLANNED_FRAMES = 1_000_000  # six days at 2 fps; a plan lists its frames
 CHUNK_TOKENS = 1024
 
 
@@ -27,7 +28,8 @@ class Budget:
         checks = {
             "min_pixels": 1 <= least <= most,
             "max_pixels": most >= PIXELS_PER_TOKEN,
-            "max_frames": self.max_frames is None or self.max_frames >= TEMPORAL,
+            "max_frames": self.max_frames is None
+            or TEMPORAL <= self.max_frames <= MAX_PLANNED_FRAMES,
             "max_window_tokens": 1 <= self.max_window_tokens <= MAX_WINDOW_TOKENS,
             "chunk_tokens": self.chunk_tokens >= 1,
         }

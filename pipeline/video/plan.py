@@ -11,13 +11,12 @@ from typing import Literal
 from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import TEMPORAL, MediaInfo, SamplingPlan, Size
 from pipeline.video import paper
-from pipeline.video.budget import CHUNK_TOKENS, MAX_WINDOW_TOKENS, Budget
+from pipeline.video.budget import CHUNK_TOKENS, MAX_PLANNED_FRAMES, MAX_WINDOW_TOKENS, Budget
 from pipeline.video.presets import PRESETS, Preset
 from pipeline.video.timeline import Samples, Timeline, seconds
 from pipeline.video.windows import cut_windows
 
 PRESET_NAMES = ("paper", *PRESETS)
-MAX_PLANNED_FRAMES = 1_000_000  # six days at 2 fps
 
 
 def make_plan(
@@ -40,7 +39,7 @@ def make_plan(
 
     long: what becomes of more frames than a window takes. "fit" spreads fewer and smaller frames
     over the whole video; "windows" keeps fps and size, opens as many windows as that needs, and
-    lets neighbours share overlap_s. min_pixels, max_pixels: of one frame, instead of the preset's;
+    lets neighbours share overlap_s, up to half. min_pixels, max_pixels: of one frame, instead of the preset's;
     under "fit" a min_pixels costs frames before it gives way. max_frames: of one window.
     "windows" and max_window_tokens belong to the paper preset; the others keep their own budgets.
 
@@ -55,19 +54,17 @@ def make_plan(
         chunk_tokens=chunk_tokens,
     )
     _check(preset=preset, fps=fps, long=long, overlap_s=overlap_s, range_s=(start_s, end_s))
-    source = Size(media.height, media.width)
-    reference = PRESETS.get(preset)
     if media.is_still:
         timeline = Timeline.of(media, start_s=None, end_s=None)
-        layout = _still(timeline, source, reference=reference, budget=budget)
+        layout = _still(timeline, preset, budget=budget)
     else:
         timeline = Timeline.of(media, start_s=start_s, end_s=end_s)
-        if reference is not None:
-            layout = _reference(timeline, source, preset=reference, fps=fps, budget=budget)
+        if preset in PRESETS:
+            layout = _reference(timeline, PRESETS[preset], fps=fps, budget=budget)
         elif long == "fit":
-            layout = _fit(timeline, source, fps=fps, budget=budget)
+            layout = _fit(timeline, fps=fps, budget=budget)
         else:
-            layout = _windows(timeline, source, fps=fps, overlap_s=overlap_s, budget=budget)
+            layout = _windows(timeline, fps=fps, overlap_s=overlap_s, budget=budget)
     samples = layout.samples.padded()
     return SamplingPlan(
         source_id=source_id,
@@ -102,18 +99,18 @@ class _Layout:
     overlap_steps: int = 0
 
 
-def _still(
-    timeline: Timeline, source: Size, *, reference: Preset | None, budget: Budget
-) -> _Layout:
-    if reference is not None:
-        size = reference.still_size(source, budget=budget)
+def _still(timeline: Timeline, preset: str, *, budget: Budget) -> _Layout:
+    source = _source_size(timeline)
+    if preset in PRESETS:
+        size = PRESETS[preset].still_size(source, budget=budget)
     else:
         size = paper.still_size(source, budget=budget)
     return _Layout(samples=timeline.by_position([0]), size=size)
 
 
-def _fit(timeline: Timeline, source: Size, *, fps: float, budget: Budget) -> _Layout:
+def _fit(timeline: Timeline, *, fps: float, budget: Budget) -> _Layout:
     """Spread what one window takes over the whole timeline."""
+    source = _source_size(timeline)
     count = paper.num_frames(
         len(timeline.shown),
         wanted=timeline.duration * seconds(fps),
@@ -123,10 +120,9 @@ def _fit(timeline: Timeline, source: Size, *, fps: float, budget: Budget) -> _La
     return _Layout(samples=timeline.by_time(count), size=size)
 
 
-def _windows(
-    timeline: Timeline, source: Size, *, fps: float, overlap_s: float, budget: Budget
-) -> _Layout:
+def _windows(timeline: Timeline, *, fps: float, overlap_s: float, budget: Budget) -> _Layout:
     """Keep the rate and the size; as many windows as they need."""
+    source = _source_size(timeline)
     paper.max_frames(source, budget=budget)  # refuses a min_pixels beyond any window
     count = paper.num_frames(len(timeline.shown), wanted=timeline.duration * seconds(fps))
     if count > MAX_PLANNED_FRAMES:
@@ -142,9 +138,7 @@ def _windows(
     )
 
 
-def _reference(
-    timeline: Timeline, source: Size, *, preset: Preset, fps: float, budget: Budget
-) -> _Layout:
+def _reference(timeline: Timeline, preset: Preset, *, fps: float, budget: Budget) -> _Layout:
     """Sample by frame index, as the other front ends do."""
     stamped = timeline.stamped
     if not stamped:
@@ -157,8 +151,13 @@ def _reference(
         max_frames=budget.max_frames,
     )
     chosen = [stamped[index] for index in preset.indexes(len(stamped), count)]
-    size = preset.frame_size(source, num_frames=_num_steps(count) * TEMPORAL, budget=budget)
+    num_frames = _num_steps(count) * TEMPORAL
+    size = preset.frame_size(_source_size(timeline), num_frames=num_frames, budget=budget)
     return _Layout(samples=timeline.by_position(chosen), size=size)
+
+
+def _source_size(timeline: Timeline) -> Size:
+    return Size(timeline.media.height, timeline.media.width)
 
 
 def _sampled_fps(samples: Samples, timeline: Timeline) -> float:

@@ -1,6 +1,6 @@
 """Cuts frames into windows, and windows into the chunks that travel through the pipeline."""
 
-from pipeline.errors import ConfigError
+from pipeline.errors import BadInput, FailureCode
 from pipeline.types import PATCH, TEMPORAL, ChunkSpan, Grid, Size, Window
 from pipeline.video.timeline import Samples
 
@@ -12,13 +12,13 @@ def window_spans(num_steps: int, *, max_steps: int, overlap_steps: int) -> list[
     """Cover num_steps temporal patches by the fewest windows of max_steps, lengths within one.
 
     Neighbours share exactly overlap_steps. Even lengths spare the last window from being a scrap
-    of a second without its context.
+    of a second without its context. Raises BadInput if they would share more than half.
     """
-    if overlap_steps >= max_steps:
-        detail = f"overlap of {overlap_steps} temporal patches; a window holds {max_steps}"
-        raise ConfigError(f"{detail}, so it would never advance")
     if num_steps <= max_steps:
         return [range(num_steps)]
+    if 2 * overlap_steps > max_steps:
+        detail = f"an overlap of {overlap_steps} temporal patches is over half a window"
+        raise BadInput(FailureCode.TOKEN_BUDGET, f"{detail}; this video's windows hold {max_steps}")
     unshared = num_steps - overlap_steps
     count = -(-unshared // (max_steps - overlap_steps))
     starts = [index * unshared // count for index in range(count + 1)]

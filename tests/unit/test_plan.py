@@ -333,6 +333,12 @@ def test_neighbouring_windows_share_the_overlap():
     )
 
 
+def test_an_overlap_of_more_than_half_a_window_is_refused_where_windows_are_needed():
+    options = {"long": "windows", "overlap_s": 12.0}  # 22 s of 720 tokens each in a window
+    assert code_of(video(1280, 720, 60), **options) is FailureCode.TOKEN_BUDGET
+    assert len(plan_of(video(1280, 720, 20), **options).windows) == 1
+
+
 def test_a_short_video_has_one_window_either_way():
     media = video(seconds=10)
     assert plan_of(media, long="windows").windows == plan_of(media).windows
@@ -529,7 +535,6 @@ BAD_OPTIONS = [
     {"long": "short"},
     {"long": "windows", "preset": "hf5"},
     {"long": "windows", "overlap_s": -1.0},
-    {"long": "windows", "overlap_s": 54.0, "max_frames": 100},  # as long as a window
     {"overlap_s": 1.0},
     {"start_s": math.nan},
     {"end_s": math.inf},
@@ -537,6 +542,7 @@ BAD_OPTIONS = [
     {"min_pixels": 2000, "max_pixels": 1000},
     {"max_pixels": 783},
     {"max_frames": 1},
+    {"max_frames": 1_000_001},
     {"max_window_tokens": 0},
     {"max_window_tokens": LIMIT + 1},
     {"chunk_tokens": 0},
