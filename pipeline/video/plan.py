@@ -39,9 +39,10 @@ def make_plan(
 
     long: what becomes of more frames than a window takes. "fit" spreads fewer and smaller frames
     over the whole video; "windows" keeps fps and size, opens as many windows as that needs, and
-    lets neighbours share overlap_s, up to half. min_pixels, max_pixels: of one frame, instead of the preset's;
-    under "fit" a min_pixels costs frames before it gives way. max_frames: of one window.
-    "windows" and max_window_tokens belong to the paper preset; the others keep their own budgets.
+    lets neighbours share overlap_s, at most half a window. min_pixels, max_pixels: of one frame,
+    instead of the preset's; under "fit" min_pixels costs frames before it gives way. max_frames:
+    of one window. "windows" and max_window_tokens belong to the paper preset; the other presets
+    keep their own budgets.
 
     Raises BadInput (ASPECT_RATIO, EMPTY_RANGE, TOKEN_BUDGET, TOO_MANY_FRAMES, TRUNCATED) where the
     video is at fault, ConfigError where an argument is.
