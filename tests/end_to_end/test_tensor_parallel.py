@@ -1,0 +1,67 @@
+"""Two and four ranks, real processes over gloo, give what one process gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pipeline.model.language import Segment
+from pipeline.model.parallel import TensorParallel
+from pipeline.model.positions import text_positions
+from pipeline.model.qwen2_vl import Qwen2VL
+from tests.tiny_model import Scene, Tiny, random_frames, random_ids, relative_error, tiny_model
+
+NUM_TOKENS = 64
+# Two key-value heads: four ranks copy them. 301 tokens: no vocabulary shard is full but the first.
+SHAPES = {
+    "untied": Tiny(seed=21, vision_heads=4),
+    "tied": Tiny(seed=22, vision_heads=4, num_heads=8, tied=True),
+}
+SCENE = Scene((random_ids(5), random_frames(12, 2, 2), random_ids(7, seed=3)))
+
+
+@torch.inference_mode()
+def describe_and_answer(model: Qwen2VL) -> tuple[torch.Tensor, list[int]]:
+    """Prefill in two chunks, then greedy tokens: (logits of the prompt, tokens)."""
+    language, positions = model.language, SCENE.positions
+    embeddings = SCENE.embeddings(model)
+    cache = language.new_cache(len(embeddings) + NUM_TOKENS)
+    parts = [
+        language(embeddings[rows], positions[:, rows], [Segment(cache, len(embeddings[rows]))])
+        for rows in (slice(0, 13), slice(13, None))
+    ]
+    logits = language.logits(torch.cat(parts))
+    tokens = [int(logits[-1].argmax())]
+    for index in range(NUM_TOKENS - 1):
+        place = text_positions(SCENE.next_position + index, 1)
+        hidden = language(language.embed(torch.tensor(tokens[-1:])), place, [Segment(cache, 1)])
+        tokens.append(int(language.logits(hidden)[-1].argmax()))
+    return logits, tokens
+
+
+def run_rank(rank: int, size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "rendezvous"), size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    parallel = TensorParallel(rank, size, dist.group.WORLD)
+    answers = {k: describe_and_answer(tiny_model(shape, parallel)) for k, shape in SHAPES.items()}
+    torch.save(answers, folder / f"rank-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_every_rank_says_what_one_process_says(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    mp.spawn(run_rank, args=(size, tmp_path), nprocs=size)
+    for name, shape in SHAPES.items():
+        expected_logits, expected_tokens = describe_and_answer(tiny_model(shape))
+        assert len(set(expected_tokens)) > 10  # one token repeated would prove nothing
+        for rank in range(size):
+            logits, tokens = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)[name]
+            assert relative_error(logits, expected_logits) < 1e-5
+            assert tokens == expected_tokens
