@@ -1,0 +1,128 @@
+"""What a file is, by its first bytes, and whether it ends where its own header says it should.
+
+Covered: only containers on the list ever reach FFmpeg, and each with the demuxer named here, so no
+playlist, script or image is probed by FFmpeg, whatever its name says.
+Not covered: a well-formed box structure with hostile content; that is what the child process is for.
+"""
+
+import os
+import struct
+from pathlib import PurePosixPath
+
+from pipeline.errors import BadInput, FailureCode
+
+HEAD_BYTES = 1024
+TS_PACKET = 188
+
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
+_MAGIC = (
+    (b"\x1aE\xdf\xa3", "matroska"),
+    (b"DKIF", "ivf"),
+    (b"\x00\x00\x01\xba", "mpeg"),
+)
+_IMAGES = (
+    (b"\x89PNG\r\n\x1a\n", "png_pipe", (".png",)),
+    (b"\xff\xd8\xff", "jpeg_pipe", (".jpg", ".jpeg")),
+)
+_KNOWN_BUT_REFUSED = (
+    (b"GIF8", "GIF"),
+    (b"FLV\x01", "FLV"),
+    (b"0&\xb2u\x8ef\xcf\x11", "ASF"),
+    (b"OggS", "Ogg"),
+    (b".RMF", "RealMedia"),
+    (b"ID3", "MP3"),
+    (b"RIFF", "RIFF"),
+)
+
+
+def sniff(head: bytes, *, uri: str) -> str:
+    """Name FFmpeg's demuxer for a file that starts with `head`.
+
+    An image is taken only under an image's name, so that a thumbnail saved as .mp4 is reported.
+    Raises BadInput(UNSUPPORTED_CONTAINER) for known media we do not read, NOT_A_VIDEO for the rest.
+    """
+    if head[4:8] in _BOXES:
+        return "mov"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    for magic, demuxer in _MAGIC:
+        if head.startswith(magic):
+            return demuxer
+    for magic, demuxer, suffixes in _IMAGES:
+        if head.startswith(magic):
+            if PurePosixPath(uri).suffix.lower() in suffixes:
+                return demuxer
+            raise BadInput(FailureCode.NOT_A_VIDEO, "this is an image under another name")
+    if demuxer := _transport_stream(head) or _elementary_stream(head):
+        return demuxer
+    for magic, name in _KNOWN_BUT_REFUSED:
+        if head.startswith(magic):
+            raise BadInput(FailureCode.UNSUPPORTED_CONTAINER, f"{name} files are not read")
+    raise BadInput(FailureCode.NOT_A_VIDEO, "the first bytes are of no known video container")
+
+
+def _transport_stream(head: bytes) -> str:
+    """mpegts when sync bytes recur at the packet size; Blu-ray's packets carry 4 bytes more."""
+    for first, step in ((0, TS_PACKET), (4, TS_PACKET + 4)):
+        syncs = head[first::step]
+        if len(syncs) >= 2 and set(syncs) == {0x47}:
+            return "mpegts"
+    return ""
+
+
+def _elementary_stream(head: bytes) -> str:
+    """h264 or hevc when the first NAL unit is one a raw stream starts with."""
+    for start_code in (b"\x00\x00\x00\x01", b"\x00\x00\x01"):
+        if not head.startswith(start_code) or len(head) < len(start_code) + 2:
+            continue
+        first, second = head[len(start_code)], head[len(start_code) + 1]
+        if first & 0x80 == 0 and first & 0x1F in (6, 7, 9) and first & 0x60 in (0, 0x20, 0x60):
+            return "h264"
+        if first >> 1 in (32, 33, 34, 35, 39) and first & 0x81 == 0 and second == 1:
+            return "hevc"
+    return ""
+
+
+def ends_early(fd: int, demuxer: str) -> bool:
+    """Tell whether the container's own structure reaches beyond the end of the file."""
+    size = os.fstat(fd).st_size
+    if demuxer == "mov":
+        return _boxes_end(fd, size) > size
+    if demuxer == "matroska":
+        return _segment_end(fd) > size
+    if demuxer == "avi":
+        return int.from_bytes(os.pread(fd, 4, 4), "little") + 8 > size
+    return False
+
+
+def _boxes_end(fd: int, size: int, max_boxes: int = 10_000) -> int:
+    """Offset at which the last top-level ISO box ends, by its own length field."""
+    offset = 0
+    for _ in range(max_boxes):
+        header = os.pread(fd, 16, offset)
+        if len(header) < 8:
+            return offset + 8 * bool(header)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        if length == 0:  # "to the end of the file"
+            return size
+        offset += max(length, 8)
+        if offset >= size:
+            return offset
+    return offset
+
+
+def _segment_end(fd: int) -> int:
+    """Offset at which the Matroska segment ends; 0 when it was written without a size."""
+    head = os.pread(fd, HEAD_BYTES, 0)
+    start = head.find(b"\x18S\x80g")
+    if start < 0 or start + 12 > len(head):
+        return 0
+    first = head[start + 4]
+    width = 9 - first.bit_length()  # EBML: leading zeros count the bytes that follow
+    if width > 8:
+        return 0
+    value = int.from_bytes(head[start + 4 : start + 4 + width], "big") - (1 << 7 * width)
+    is_unknown = value == (1 << 7 * width) - 1
+    return 0 if is_unknown else start + 4 + width + value
