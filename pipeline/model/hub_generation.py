@@ -1,0 +1,71 @@
+"""How a checkpoint wants to be sampled, and which tokens end an answer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import NonNegativeInt
+
+from pipeline.config import Sampling
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.model.folder import HubFields, parse_fields, read_json, read_optional_json
+
+GENERATION_FILE = "generation_config.json"
+CONFIG_FILE = "config.json"
+
+
+class _Ends(HubFields):
+    eos_token_id: NonNegativeInt | list[NonNegativeInt] | None = None
+    pad_token_id: NonNegativeInt | None = None
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        ids = self.eos_token_id
+        return () if ids is None else tuple(ids) if isinstance(ids, list) else (ids,)
+
+
+class _Fields(_Ends):
+    do_sample: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """The checkpoint's defaults; any of eos_ids ends an answer."""
+
+    sampling: Sampling
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+
+def load_generation(path: Path) -> Generation:
+    """The folder's defaults. Without generation_config.json: greedy, config.json's end token."""
+    fields = parse_fields(_Fields, GENERATION_FILE, read_optional_json(path, GENERATION_FILE))
+    ends = _config_ends(path)
+    eos_ids = fields.eos_ids or ends.eos_ids
+    if not eos_ids:
+        raise CheckpointError(GENERATION_FILE, "no eos_token_id, and none in config.json")
+    pads = (fields.pad_token_id, ends.pad_token_id, eos_ids[-1])
+    pad_id = next(pad for pad in pads if pad is not None)
+    return Generation(sampling=_sampling(fields), eos_ids=eos_ids, pad_id=pad_id)
+
+
+def _config_ends(path: Path) -> _Ends:
+    content = read_json(path, CONFIG_FILE)
+    text = content.get("text_config")  # transformers 5 keeps the language model's fields there
+    return parse_fields(_Ends, CONFIG_FILE, text | content if isinstance(text, dict) else content)
+
+
+def _sampling(fields: _Fields) -> Sampling:
+    given = fields.model_dump(exclude={"do_sample", "eos_token_id", "pad_token_id"})
+    defaults = {"temperature": 1.0, "top_k": 50} if fields.do_sample else {}  # as in transformers
+    settings = defaults | {name: value for name, value in given.items() if value is not None}
+    if not fields.do_sample:
+        settings["temperature"] = 0.0
+    try:
+        return Sampling(**settings)
+    except ConfigError as error:
+        raise CheckpointError(GENERATION_FILE, str(error)) from None

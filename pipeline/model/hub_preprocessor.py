@@ -1,0 +1,104 @@
+"""How a checkpoint wants its pixels: preprocessor_config.json and its newer siblings.
+
+The hub has preprocessor_config.json; transformers 5 writes video_preprocessor_config.json beside
+it, or both inside processor_config.json. One tower serves images and videos, so all must agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt
+
+from pipeline.errors import CheckpointError
+from pipeline.model.folder import HubFields, parse_fields, read_optional_json
+from pipeline.types import MERGE, PATCH, TEMPORAL
+
+IMAGE_FILE = "preprocessor_config.json"
+VIDEO_FILE = "video_preprocessor_config.json"
+BOTH_FILE = "processor_config.json"
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures; Qwen2-VL keeps them
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class _Size(HubFields):
+    """Named for edges, but both are pixel counts."""
+
+    shortest_edge: PositiveInt
+    longest_edge: PositiveInt
+
+
+class _Fields(HubFields):
+    image_mean: list[float] = list(MEAN)
+    image_std: list[PositiveFloat] = list(STD)
+    patch_size: int = PATCH
+    temporal_patch_size: int = TEMPORAL
+    merge_size: int = MERGE
+    do_rescale: bool = True
+    do_normalize: bool = True
+    rescale_factor: float = 1 / 255
+    min_pixels: PositiveInt | None = None
+    max_pixels: PositiveInt | None = None
+    size: _Size | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """Pixels enter as (x / 255 - mean) / std, per channel; pixel limits are of one image."""
+
+    image_mean: tuple[float, float, float] = MEAN
+    image_std: tuple[float, float, float] = STD
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+
+def load_preprocessing(path: Path) -> Preprocessing:
+    """The folder's preprocessing; Qwen2-VL's own where the folder is silent."""
+    found = [(name, _parse(name, content)) for name, content in _sources(path)]
+    for name, other in found[1:]:
+        first_name, first = found[0]
+        if (other.image_mean, other.image_std) != (first.image_mean, first.image_std):
+            raise CheckpointError(name, f"image_mean or image_std differ from {first_name}")
+    return found[0][1] if found else Preprocessing()
+
+
+def _sources(path: Path) -> list[tuple[str, Any]]:
+    """(file, content) of every description present, that of images first."""
+    both = read_optional_json(path, BOTH_FILE)
+    sources = [
+        (IMAGE_FILE, read_optional_json(path, IMAGE_FILE)),
+        (BOTH_FILE, both.get("image_processor")),
+        (VIDEO_FILE, read_optional_json(path, VIDEO_FILE)),
+        (BOTH_FILE, both.get("video_processor")),
+    ]
+    return [(name, content) for name, content in sources if content]
+
+
+def _parse(name: str, content: Any) -> Preprocessing:
+    fields = parse_fields(_Fields, name, content)
+    expected = {
+        "patch_size": PATCH,
+        "temporal_patch_size": TEMPORAL,
+        "merge_size": MERGE,
+        "do_rescale": True,
+        "do_normalize": True,
+    }
+    for field, value in expected.items():
+        if getattr(fields, field) != value:
+            raise CheckpointError(name, f"{field} must be {value}, got {getattr(fields, field)}")
+    if abs(fields.rescale_factor * 255 - 1) > 1e-6:
+        raise CheckpointError(name, f"rescale_factor must be 1/255, got {fields.rescale_factor}")
+    limits = fields.size
+    return Preprocessing(
+        image_mean=_per_channel(name, "image_mean", fields.image_mean),
+        image_std=_per_channel(name, "image_std", fields.image_std),
+        min_pixels=limits.shortest_edge if limits else fields.min_pixels,
+        max_pixels=limits.longest_edge if limits else fields.max_pixels,
+    )
+
+
+def _per_channel(name: str, field: str, values: list[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise CheckpointError(name, f"{field} needs 3 values, got {len(values)}")
+    red, green, blue = values
+    return red, green, blue
