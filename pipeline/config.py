@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 
+KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -110,3 +111,15 @@ class Sampling:
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken; below 1e-5 no other has a chance."""
         return self.temperature < 1e-5 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """Tokens one copy of the language model keeps keys and values of."""
+
+    max_tokens: int = 65_536  # over all open streams: four full windows
+    question_tokens: int = 2_048  # of each stream: its questions being answered at one time
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.question_tokens <= self.max_tokens:
+            raise ConfigError(f"need 1 <= question_tokens <= max_tokens, got {self}")

@@ -57,4 +57,6 @@ class Archive:
     def _store(self, uri: str) -> ObjectStore:
         """One client per bucket: its connections are worth keeping."""
         with self._lock:
-            return self._stores.setdefault(uri, self._stores.get(uri) or open_store(uri, self._s3))
+            if uri not in self._stores:
+                self._stores[uri] = open_store(uri, self._s3)
+            return self._stores[uri]

@@ -13,7 +13,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +36,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMES_PER_BLOCK = 65_536
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _PASSING = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE}
@@ -63,7 +63,7 @@ class LocalStore:
             return file.read(stop - start)
 
     def spool(
-        self, key: str, file: BinaryIO, *, max_bytes: int, etag: str | None = None
+        self, key: str, file: IO[bytes], *, max_bytes: int, etag: str | None = None
     ) -> ObjectInfo:
         with _reading(), self._open_file(key) as source:
             info = _describe(key, os.fstat(source.fileno()))
@@ -158,14 +158,15 @@ class LocalStore:
             os.close(handle)
 
     @contextmanager
-    def _open_file(self, key: str) -> Iterator[BinaryIO]:
+    def _open_file(self, key: str) -> Iterator[IO[bytes]]:
         with self._open_parent(check_key(key), create=False) as (parent, name):
             # O_NONBLOCK: opening a FIFO would otherwise wait for a writer, perhaps for ever.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             handle = os.open(name, flags, dir_fd=parent)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise _not_regular()
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise _not_regular()
             yield file
 
 
@@ -200,8 +201,6 @@ def _reading() -> Iterator[None]:
     """Translate OSError where an object is read: mostly the object's fault."""
     try:
         yield
-    except IsADirectoryError as error:
-        raise _not_regular() from error
     except OSError as error:
         raise _reading_error(error) from error
 

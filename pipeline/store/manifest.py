@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 
 def read_manifest(
-    file: BinaryIO, *, name: str, suffix: str, resolve: Callable[[str], str]
+    file: IO[bytes], *, name: str, suffix: str, resolve: Callable[[str], str]
 ) -> Iterator[Item]:
     """Items in file order. resolve: from a uri as written to an absolute one.
 
@@ -71,7 +71,7 @@ def _seconds(value: Any) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
+def _lines(file: IO[bytes]) -> Iterator[str]:
     """Lines without their ends; a line without end cannot fill the memory."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     while line := text.readline(MAX_LINE_CHARS):
@@ -81,20 +81,20 @@ def _lines(file: BinaryIO) -> Iterator[str]:
     text.detach()
 
 
-def _txt(file: BinaryIO) -> Iterator[Row]:
+def _txt(file: IO[bytes]) -> Iterator[Row]:
     for line in _lines(file):
         if uri := line.rstrip("\r\n"):
             yield {"uri": uri}
 
 
-def _csv(file: BinaryIO) -> Iterator[Row]:
+def _csv(file: IO[bytes]) -> Iterator[Row]:
     for row in csv.DictReader(_lines(file), strict=True):
         if None in row or None in row.values():
             raise ValueError("the number of fields differs from the header's")
         yield row
 
 
-def _jsonl(file: BinaryIO) -> Iterator[Row]:
+def _jsonl(file: IO[bytes]) -> Iterator[Row]:
     for line in _lines(file):
         if line.strip():
             row = json.loads(line)
@@ -103,13 +103,13 @@ def _jsonl(file: BinaryIO) -> Iterator[Row]:
             yield row
 
 
-def _parquet(file: BinaryIO) -> Iterator[Row]:
+def _parquet(file: IO[bytes]) -> Iterator[Row]:
     for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
         batch.validate(full=True)  # outside data: Arrow trusts its buffers otherwise
         yield from batch.to_pylist()
 
 
-_READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[IO[bytes]], Iterator[Row]]] = {
     ".txt": _txt,
     ".csv": _csv,
     ".jsonl": _jsonl,

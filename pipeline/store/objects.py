@@ -8,7 +8,7 @@ file); every other refusal is a StoreError; Transient means the store's own retr
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 from pipeline.config import MIB
 from pipeline.errors import BadInput, ConfigError, FailureCode
@@ -44,7 +44,7 @@ class ObjectStore(Protocol):
         ...
 
     def spool(
-        self, key: str, file: BinaryIO, *, max_bytes: int, etag: str | None = None
+        self, key: str, file: IO[bytes], *, max_bytes: int, etag: str | None = None
     ) -> ObjectInfo:
         """Copy the whole object into `file`, never more than max_bytes, and say what was read."""
         ...

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 import minio
 import urllib3
@@ -82,7 +82,7 @@ class S3Store:
         return self._retry(ask)
 
     def spool(
-        self, key: str, file: BinaryIO, *, max_bytes: int, etag: str | None = None
+        self, key: str, file: IO[bytes], *, max_bytes: int, etag: str | None = None
     ) -> ObjectInfo:
         name = self._prefix + check_key(key)
         seen: list[ObjectInfo] = []  # what the first answer promised; later tries must match it

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 
 from pipeline.config import GIB
-from pipeline.errors import BadInput, ConfigError, FailureCode
+from pipeline.errors import BadInput, ConfigError, FailureCode, StoreDenied
 from pipeline.store import manifest
 from pipeline.store.items import Item
 from pipeline.store.objects import ObjectInfo, ObjectStore
@@ -85,7 +85,7 @@ def _head(store: ObjectStore, key: str) -> ObjectInfo | None:
     except BadInput as error:
         if error.code in (FailureCode.NOT_FOUND, FailureCode.NOT_A_REGULAR_FILE):
             return None
-        raise
+        raise StoreDenied(f"{store.uri}: {error.detail}") from error
 
 
 def _listed_items(store: ObjectStore, pattern: str, chosen: SourceFilter) -> Iterator[Item]:

@@ -1,0 +1,106 @@
+"""The smallest driver of a job: rows are the video ids and who made them. Also a program to kill.
+
+python -m tests.batch_driver OUT ENDPOINT NUM_ITEMS [POINT COUNT]
+dies by SIGKILL when it passes POINT the COUNT-th time. ENDPOINT is "-" for a folder.
+"""
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+
+from pipeline.store.commit import Part, Receipt, commit_part, finish, missing_parts
+from pipeline.store.items import Item
+from pipeline.store.objects import ObjectStore, probe
+from pipeline.store.open import open_store
+from pipeline.store.plan import (
+    Checkpoint,
+    CommitPoint,
+    JobSpec,
+    PlannedItems,
+    load_plan,
+    open_job,
+    pass_by,
+)
+from pipeline.store.retry import RetryPolicy
+from pipeline.store.s3_config import S3Config
+
+SPEC = JobSpec(source="/clips", model_digest="m" * 16, config="{}", items_per_part=3)
+
+
+def make_items(count: int) -> Iterator[Item]:
+    return (Item(uri=f"/clips/{index:07d}.mp4", etag=f"e{index}") for index in range(count))
+
+
+def make_rows(items: Iterable[Item], *, attempt: str) -> pa.Table:
+    """Two columns, in an order that is not the plan's."""
+    ids = [item.video_id for item in items][::-1]
+    return pa.table({"video_id": ids, "made_by": [attempt] * len(ids)})
+
+
+def run_job(
+    store: ObjectStore,
+    items: Iterable[Item],
+    *,
+    spec: JobSpec = SPEC,
+    checkpoint: Checkpoint = pass_by,
+) -> list[Receipt]:
+    """Everything a driver does for one job. Running it again resumes."""
+    plan = open_job(store, spec, items, checkpoint=checkpoint)
+    planned = PlannedItems(store, plan)
+    receipts = []
+    for index in missing_parts(store, plan, checkpoint=checkpoint):
+        chosen, attempt = planned.part(index), uuid.uuid4().hex
+        ids = tuple(item.video_id for item in chosen)
+        part = Part(job_id=plan.job_id, index=index, video_ids=ids, attempt=attempt)
+        rows = make_rows(chosen, attempt=attempt)
+        receipts.append(commit_part(store, part, rows, checkpoint=checkpoint))
+    known = {receipt.index: receipt.sha256 for receipt in receipts if receipt.sha256}
+    finish(store, plan, sha256s=known, checkpoint=checkpoint)
+    return receipts
+
+
+def planned_ids(store: ObjectStore) -> list[str]:
+    """Every planned video, in order."""
+    plan = load_plan(store)
+    assert plan is not None
+    planned = PlannedItems(store, plan)
+    return [item.video_id for index in range(plan.num_parts) for item in planned.part(index)]
+
+
+def kill_at(point: CommitPoint, count: int) -> Checkpoint:
+    """A checkpoint that SIGKILLs this process at the count-th passing of `point`."""
+    passed = [0]
+
+    def checkpoint(here: CommitPoint) -> None:
+        passed[0] += here == point
+        if here == point and passed[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return checkpoint
+
+
+def main(out: str, endpoint: str, num_items: str, point: str = "", count: str = "1") -> None:
+    store = open_store(out, None if endpoint == "-" else _patient(endpoint))
+    probe(store)
+    checkpoint = kill_at(CommitPoint(point), int(count)) if point else pass_by
+    receipts = run_job(store, make_items(int(num_items)), checkpoint=checkpoint)
+    print(len(receipts), sum(receipt.is_mine for receipt in receipts))
+
+
+def _patient(endpoint: str) -> S3Config:
+    keys = S3Config.from_environment({**os.environ, "AWS_ENDPOINT_URL": endpoint})
+    return replace(
+        keys,
+        connect_timeout_s=5,
+        read_timeout_s=15,
+        retry=RetryPolicy(attempts=30, deadline_s=60, max_pause_s=0.5),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
