@@ -1,0 +1,213 @@
+"""Record: the typed result of one video, and its way to and from Arrow and JSON.
+
+The dataclasses here are the schema: the Arrow columns are derived from their fields, and the words
+of each Doc travel in the Arrow field's metadata, so that a table says its units wherever it goes.
+Times are seconds from the first frame of the video. All text the model wrote is untrusted data.
+"""
+
+import dataclasses
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from pipeline.errors import FailureCode
+
+SCHEMA_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """What a column holds, for its reader."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFacts:
+    """The video as found."""
+
+    container: str
+    codec: str
+    pixel_format: str
+    width: Annotated[int, Doc("pixels as displayed, upright; boxes are in these")]
+    height: int
+    rotation_deg: Annotated[int, Doc("clockwise turn that was applied")]
+    num_frames: Annotated[int, Doc("coded frames in the packet index")]
+    duration_s: float
+    is_still: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFacts:
+    """One window as the model saw it."""
+
+    start_s: float
+    end_s: float
+    width: Annotated[int, Doc("pixels of each frame as given to the model")]
+    height: int
+    times_s: Annotated[tuple[float, ...], Doc("when each frame is shown")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFacts:
+    """How it was sampled."""
+
+    hash: Annotated[str, Doc("equal plans, equal hash")]
+    preset: str
+    fps: Annotated[float, Doc("frames taken per second; 0 for an image")]
+    num_frames: int
+    num_tokens: Annotated[int, Doc("video tokens over all windows")]
+    windows: tuple[WindowFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What made the row: the same four and the same bytes give the same words."""
+
+    model: str
+    model_digest: str
+    tasks_digest: Annotated[str, Doc("of prompts, questions, constraints and sampling")]
+    version: Annotated[str, Doc("of vidray")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds of work per stage; they overlap, so their sum may exceed total_s."""
+
+    plan_s: float
+    read_s: Annotated[float, Doc("waiting for frames")]
+    encode_s: float
+    prefill_s: float
+    generate_s: float
+    first_word_s: Annotated[float | None, Doc("from the start to the first generated text")]
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """A description of one window, or of the whole video."""
+
+    start_s: float
+    end_s: float
+    window_index: Annotated[int | None, Doc("null: the whole video")]
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer from one window, or from the whole video."""
+
+    question: str
+    start_s: float
+    end_s: float
+    window_index: Annotated[int | None, Doc("null: the whole video")]
+    answer: str
+    finish_reason: Annotated[str, Doc("stop, or length: cut by max_new_tokens")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """One box; a query that gave none has one row that says why."""
+
+    query: str
+    time_s: Annotated[float, Doc("of the frame looked at")]
+    outcome: Literal["found", "absent", "unparseable_output"]
+    label: Annotated[str | None, Doc("the model's own name for it")] = None
+    x0: Annotated[float | None, Doc("source pixels as displayed; x0 <= x < x1")] = None
+    y0: float | None = None
+    x1: float | None = None
+    y1: float | None = None
+    adjusted: Annotated[tuple[str, ...], Doc("clamped, swapped, from_quad")] = ()
+    raw: Annotated[str, Doc("what the model wrote for this box")]
+
+    def __post_init__(self) -> None:
+        corners = (self.x0, self.y0, self.x1, self.y1)
+        if any((corner is None) == (self.outcome == "found") for corner in corners):
+            raise ValueError(f"a found box has four corners and no other has any, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Everything known of one video. Failed: code and detail say why; captions etc. are empty."""
+
+    video_id: str
+    uri: str
+    etag: Annotated[str | None, Doc("identity of the bytes, as the store or their hash gives it")]
+    size_bytes: int | None
+    status: Literal["ok", "failed"]
+    code: Annotated[FailureCode | None, Doc("why it failed")] = None
+    detail: Annotated[str | None, Doc("the same for people")] = None
+    flags: Annotated[tuple[str, ...], Doc("oddities that did not stop it")] = ()
+    coverage: Annotated[
+        float | None, Doc("share of planned frames that were really decoded; null: none planned")
+    ] = None
+    captions: tuple[Caption, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    media: MediaFacts | None = None
+    plan: PlanFacts | None = None
+    provenance: Provenance
+    timings: Timings
+
+    def __post_init__(self) -> None:
+        if (self.status == "ok") != (self.code is None):
+            raise ValueError(f"only a failed record has a code, got {self.status} {self.code}")
+        if self.status == "failed" and (self.captions or self.answers or self.boxes):
+            raise ValueError("a failed record has no results")
+
+
+def to_json(record: Record) -> str:
+    """One line of JSON; the same nesting as the table."""
+    return _RECORD.dump_json(record).decode()
+
+
+def from_json(line: str | bytes) -> Record:
+    return _RECORD.validate_json(line)
+
+
+def to_table(records: Iterable[Record]) -> pa.Table:
+    """Records as rows of SCHEMA, in the same order."""
+    return pa.Table.from_pylist([_RECORD.dump_python(record) for record in records], schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[Record]:
+    """The records of a SCHEMA table; pydantic's ValidationError if it holds something else."""
+    return [_RECORD.validate_python(row) for row in table.to_pylist()]
+
+
+_RECORD = TypeAdapter(Record)
+_SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _fields(kind: type) -> list[pa.Field]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [_field(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    metadata = None
+    if get_origin(hint) is Annotated:
+        hint, doc = get_args(hint)
+        metadata = {"doc": doc.text}
+    is_nullable = get_origin(hint) in (Union, types.UnionType)
+    if is_nullable:
+        (hint,) = (part for part in get_args(hint) if part is not types.NoneType)
+    return pa.field(name, _arrow_type(hint), nullable=is_nullable, metadata=metadata)
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if get_origin(hint) is tuple:
+        return pa.list_(_field("item", get_args(hint)[0]))
+    if get_origin(hint) is Literal or hint is FailureCode:
+        return pa.string()
+    if dataclasses.is_dataclass(hint):
+        return pa.struct(_fields(hint))  # type: ignore[arg-type]
+    return _SCALARS[hint]
+
+
+SCHEMA = pa.schema(_fields(Record), metadata={"vidray.schema": SCHEMA_VERSION})
