@@ -131,5 +131,5 @@ class _Call:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if self.fails and kind is None:
+        if self.fails and (kind is None or issubclass(kind, BadInput)):  # no answer, good or bad
             raise Transient("the answer was lost")
