@@ -74,6 +74,13 @@ class StoreCorrupt(StoreError):
     """What the store holds is not what was committed: a digest, a count or a format is wrong."""
 
 
+class StreamError(VidrayError):
+    """A chunk or a question that does not fit an open stream's state; the stream is as it was.
+
+    Chunks mixed up between processes end here, before they could become words on the wrong video.
+    """
+
+
 class ConfigError(VidrayError):
     """What the operator set is wrong; nothing was started. Exit code 2."""
 

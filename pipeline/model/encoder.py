@@ -1,0 +1,37 @@
+"""Frames to token chunks: the vision tower over chunks of any videos, batched by size."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.model.vision import VisionTower
+from pipeline.types import FrameChunk, TokenChunk
+
+
+class VisionEncoder:
+    """Encodes chunks; a chunk keeps its place in its plan and doesn't know its neighbours."""
+
+    def __init__(self, tower: VisionTower) -> None:
+        self._tower = tower
+        self._device = tower.merger.ln_q.weight.device
+
+    @torch.inference_mode()
+    def encode(self, chunks: Sequence[FrameChunk]) -> list[TokenChunk]:
+        """Token chunks in the order given; chunks of equal shape share one pass."""
+        by_shape: dict[torch.Size, list[int]] = {}
+        for place, chunk in enumerate(chunks):
+            by_shape.setdefault(chunk.frames.shape, []).append(place)
+        tokens: dict[int, Tensor] = {}
+        for places in by_shape.values():
+            batch = torch.stack([chunks[place].frames for place in places])
+            tokens.update(zip(places, self._tower(batch.to(self._device)), strict=True))
+        return [
+            TokenChunk(
+                plan_hash=chunk.plan_hash,
+                window_index=chunk.window_index,
+                index=chunk.index,
+                tokens=tokens[place],
+            )
+            for place, chunk in enumerate(chunks)
+        ]

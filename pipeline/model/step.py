@@ -1,0 +1,51 @@
+"""One step of the language model: a flat batch of what any streams add to their caches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import BadInput
+from pipeline.model.cache import KVCache
+from pipeline.model.language import LanguageModel, Segment
+from pipeline.model.sampling import Sampler, next_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What one step adds to one cache: a chunk of video, a question, or the token just chosen.
+
+    embeddings: (S, D); positions: (3, S). With a sampler the step chooses the token that follows.
+    """
+
+    cache: KVCache
+    embeddings: Tensor
+    positions: Tensor
+    sampler: Sampler | None = None
+
+
+@torch.inference_mode()
+def embed(model: LanguageModel, ids: Sequence[int]) -> Tensor:
+    """Vectors of token ids, (S, D), where the model is."""
+    return model.embed(torch.tensor(ids, dtype=torch.int64, device=model.norm.weight.device))
+
+
+@torch.inference_mode()
+def step(model: LanguageModel, additions: Sequence[Addition]) -> list[int | BadInput]:
+    """Run one flat batch; returns, for each addition with a sampler, the next token or a failure.
+
+    Additions of any streams and any lengths go together. Those that share a prefix read it once
+    if they stand next to each other.
+    """
+    hidden = model(
+        torch.cat([addition.embeddings for addition in additions]),
+        torch.cat([addition.positions for addition in additions], dim=1),
+        [Segment(addition.cache, len(addition.embeddings)) for addition in additions],
+    )
+    ends = accumulate(len(addition.embeddings) for addition in additions)
+    asked = {end - 1: a.sampler for end, a in zip(ends, additions, strict=True) if a.sampler}
+    if not asked:
+        return []
+    return next_tokens(model.logits(hidden[list(asked)]), list(asked.values()))
