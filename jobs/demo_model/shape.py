@@ -1,0 +1,58 @@
+"""How large vidray-demo is, and how a model that has learnt nothing starts."""
+
+import math
+
+import torch
+from torch import nn
+
+from pipeline.config import ModelConfig, VisionConfig
+from pipeline.model.qwen2_vl import Qwen2VL
+
+MROPE_SECTION = (6, 5, 5)
+# Clips are at most 10 steps long and 8 tokens wide, so the rotary waves are short: with Qwen2-VL's
+# theta of a million and 16 frequencies, neighbouring columns would look the same.
+ROPE_THETA = 10.0
+
+
+def demo_config(*, vocab_size: int, special_ids: dict[str, int]) -> ModelConfig:
+    """The shape of vidray-demo; special_ids maps special tokens to the ids of its tokenizer."""
+    vision = VisionConfig(depth=6, embed_dim=128, num_heads=4, mlp_ratio=3.0, hidden_size=192)
+    return ModelConfig(
+        hidden_size=192,
+        intermediate_size=512,
+        num_layers=6,
+        num_heads=6,
+        num_kv_heads=3,
+        vocab_size=vocab_size,
+        rms_norm_eps=1e-6,
+        rope_theta=ROPE_THETA,
+        mrope_section=MROPE_SECTION,
+        max_positions=4096,
+        tie_word_embeddings=True,
+        vision=vision,
+        vision_start_id=special_ids["<|vision_start|>"],
+        vision_end_id=special_ids["<|vision_end|>"],
+        image_pad_id=special_ids["<|image_pad|>"],
+        video_pad_id=special_ids["<|video_pad|>"],
+    )
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, *, seed: int) -> None:
+    """Random matrices scaled by their inputs, smaller where they write to the residual; unit norms."""
+    generator = torch.Generator().manual_seed(seed)
+    depth = sum("norm" in name and name.endswith("weight") for name, _ in model.named_parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            continue
+        std = 0.02 if "embed_tokens" in name else parameter[0].numel() ** -0.5
+        if any(part in name for part in ("attn.proj", "o_proj", "mlp.fc2", "down_proj")):
+            std /= math.sqrt(max(depth, 1))
+        parameter.normal_(0.0, std, generator=generator)
+
+
+def new_model(config: ModelConfig, *, seed: int) -> Qwen2VL:
+    model = Qwen2VL(config)
+    initialise(model, seed=seed)
+    return model

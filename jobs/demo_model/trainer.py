@@ -1,0 +1,165 @@
+"""One training run: optimiser, schedule, averaged weights, checkpoints that resume bit for bit."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from jobs.demo_model.muon import Muon
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Learning rate: a linear rise, then a cosine fall to a tenth over the rest of the budget."""
+
+    num_steps: int
+    warmup: int = 200
+    peak: float = 1.0
+
+    def at(self, step: int) -> float:
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        share = min((step - self.warmup) / max(self.num_steps - self.warmup, 1), 1.0)
+        return self.peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+class Averaged:
+    """An exponential moving average of a module's parameters."""
+
+    def __init__(self, module: nn.Module, *, decay: float = 0.999) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (step + 1) / (step + 20))
+        for name, parameter in module.named_parameters():
+            self.values[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self.values[name])
+
+
+class Optimiser:
+    """Muon for the matrices inside the blocks, AdamW for everything else."""
+
+    def __init__(self, module: nn.Module, *, matrix_rate: float = 0.02, rate: float = 2e-3) -> None:
+        matrices, rest = [], []
+        for name, parameter in module.named_parameters():
+            inner = parameter.ndim == 2 and ("blocks." in name or "layers." in name)
+            (matrices if inner else rest).append(parameter)
+        self.parts: list[tuple[torch.optim.Optimizer, float]] = []
+        if matrices:
+            muon = Muon(matrices, rate=matrix_rate)
+            self.parts.append((muon, matrix_rate))
+        adam = torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self.parts.append((adam, rate))
+
+    def step(self, scale: float) -> None:
+        for part, rate in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate * scale
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part, _ in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for (part, _), state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+@dataclass(slots=True)
+class Run:
+    """A module in training, and where its checkpoints and its log live."""
+
+    folder: Path
+    module: nn.Module
+    optimiser: Optimiser
+    schedule: Schedule
+    average: Averaged
+    step: int = 0
+    every_s: float = 300.0
+    log_every: int = 50
+    _means: dict[str, float] = field(default_factory=dict)
+
+    def train(
+        self,
+        batches: Iterator[Batch],
+        loss_of: Callable[[Batch], tuple[Tensor, dict[str, float]]],
+        on_save: Callable[[], None] | None = None,
+    ) -> None:
+        """Step until the schedule ends; log running means, checkpoint every `every_s` seconds."""
+        saved_at = logged_at = time.monotonic()
+        logged_step = self.step
+        for batch in batches:
+            if self.step >= self.schedule.num_steps:
+                break
+            loss, figures = loss_of(batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+            self.optimiser.step(self.schedule.at(self.step))
+            self.average.update(self.module, self.step)
+            self.step += 1
+            self._note({"loss": loss.item(), **figures})
+            now = time.monotonic()
+            if self.step % self.log_every == 0:
+                self.log(
+                    {"s_per_step": (now - logged_at) / (self.step - logged_step), **self._means}
+                )
+                logged_at, logged_step = now, self.step
+            if now - saved_at > self.every_s:
+                self.save()
+                if on_save:
+                    on_save()
+                saved_at = time.monotonic()
+        self.save()
+
+    def _note(self, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._means[name] = 0.95 * self._means.get(name, value) + 0.05 * value
+
+    def log(self, figures: dict[str, float]) -> None:
+        """Append one line to log.jsonl."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = {"step": self.step, "time": time.strftime("%H:%M:%S", time.gmtime())}
+        rounded = {name: round(value, 4) for name, value in figures.items()}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({**line, **rounded}) + "\n")
+
+    def save(self) -> None:
+        """Write the checkpoint whole, then put it in place of the last one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": self.step,
+            "module": self.module.state_dict(),
+            "average": self.average.values,
+            "optimiser": self.optimiser.state_dict(),
+        }
+        temporary = self.folder / "last.pt.part"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / "last.pt")
+
+    def resume(self) -> bool:
+        """Continue from the folder's checkpoint if there is one."""
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, weights_only=True)
+        self.step = state["step"]
+        self.module.load_state_dict(state["module"])
+        self.average.values = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        return True
