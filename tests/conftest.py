@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.s3_server import S3Server
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 
 torch.set_num_threads(1)
@@ -30,3 +31,14 @@ def reference(
 def default_reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """One tiny checkpoint, where the variant does not matter."""
     return Reference.create(tmp_path_factory.mktemp("checkpoint"), Tiny(seed=5))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole run; tests write under prefixes of their own."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "server")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

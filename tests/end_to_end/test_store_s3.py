@@ -1,0 +1,407 @@
+"""Jobs against a real S3 server: raced, refused, cut off, killed, and run again."""
+
+import hashlib
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import BadInput, FailureCode, StoreDenied, StoreError, Transient
+from pipeline.store.archive import Archive
+from pipeline.store.commit import PART_PREFIX, load_success, missing_parts, part_index
+from pipeline.store.fsck import fsck
+from pipeline.store.items import Item
+from pipeline.store.objects import ObjectStore, find, get, probe
+from pipeline.store.open import open_store
+from pipeline.store.plan import CommitPoint, load_plan
+from pipeline.store.retry import RetryPolicy
+from pipeline.store.s3 import S3Store
+from pipeline.store.s3_config import S3Config
+from pipeline.store.sources import SourceFilter, find_items
+from tests.batch_driver import make_items, planned_ids, run_job
+from tests.fault_proxy import FaultProxy
+from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+
+NUM_ITEMS = 10  # in parts of 3
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def out() -> str:
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def store(s3_server: S3Server, out: str) -> ObjectStore:
+    return open_store(out, s3_server.config())
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(s3_server.port)
+    yield proxy
+    proxy.close()
+
+
+def read_ids(store: ObjectStore) -> list[str]:
+    """Video ids as a reader finds them; fails on anything torn."""
+    ids: list[str] = []
+    for info in store.scan(PART_PREFIX):
+        data = get(store, info.key, max_bytes=1 << 20)
+        table = pq.read_table(pa.BufferReader(data))
+        table.validate(full=True)
+        ids += table["video_id"].to_pylist()
+    return ids
+
+
+def assert_complete(store: ObjectStore, now_s: float = 0.0) -> None:
+    assert read_ids(store) == planned_ids(store)
+    assert len(set(read_ids(store))) == NUM_ITEMS
+    report = fsck(store, now_s=now_s)
+    assert report.is_sound
+    assert report.is_finished
+    assert report.num_rows == NUM_ITEMS
+
+
+def test_objects_come_back_as_they_were_put_and_are_never_replaced(store: ObjectStore) -> None:
+    data = bytes(range(256)) * 40
+    assert store.put_new("a/b.bin", data)
+    assert not store.put_new("a/b.bin", b"other")
+    assert get(store, "a/b.bin", max_bytes=len(data)) == data
+    assert store.get_range("a/b.bin", start=5, stop=9) == data[5:9]
+    assert store.get_range("a/b.bin", start=len(data) - 2, stop=1 << 20) == data[-2:]
+    info = store.head("a/b.bin")
+    assert (info.size_bytes, info.etag) == (len(data), hashlib.md5(data).hexdigest())  # noqa: S324
+    assert store.put_new("empty", b"")
+    assert find(store, "empty") == b""
+    store.delete("empty")
+    store.delete("empty")
+    assert find(store, "empty") is None
+    probe(store)
+    probe(store)
+
+
+def test_reading_fails_by_its_code(store: ObjectStore) -> None:
+    store.put_new("key", b"x" * 1000)
+    etag = store.head("key").etag
+    cases = [
+        (lambda: store.head("none"), FailureCode.NOT_FOUND),
+        (lambda: get(store, "none", max_bytes=1), FailureCode.NOT_FOUND),
+        (lambda: get(store, "../key", max_bytes=1), FailureCode.NOT_FOUND),
+        (lambda: get(store, "key", max_bytes=999), FailureCode.TOO_MANY_BYTES),
+        (lambda: get(store, "key", max_bytes=1000, etag="e"), FailureCode.SOURCE_CHANGED),
+        (lambda: store.get_range("key", start=0, stop=1, etag="e"), FailureCode.SOURCE_CHANGED),
+        (lambda: store.get_range("key", start=2000, stop=2001), FailureCode.EMPTY_FILE),
+    ]
+    for read, code in cases:
+        with pytest.raises(BadInput) as error:
+            read()
+        assert error.value.code is code
+    assert len(get(store, "key", max_bytes=1000, etag=etag)) == 1000
+
+
+def test_odd_keys_are_only_keys(store: ObjectStore) -> None:
+    keys = ["caf\u00e9", "cafe\u0301", "-i", "concat:a|b", "a b+c%20?&=#.mp4", "🎬", "new\nline"]
+    for key in keys:
+        assert store.put_new(key, key.encode())
+    assert {info.key for info in store.scan()} == set(keys)
+    assert all(find(store, key) == key.encode() for key in keys)
+
+
+def test_listing_goes_on_beyond_one_page_sorted_and_under_its_prefix(
+    store: ObjectStore, out: str, s3_server: S3Server
+) -> None:
+    keys = [f"clips/{index:05d}.mp4" for index in range(1203)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda key: store.put_new(key, b"v"), keys))
+    store.put_new("clips2/other.mp4", b"v")
+    assert [info.key for info in store.scan("clips/")] == keys
+    items = list(find_items(f"{out}/clips", s3=s3_server.config()))
+    assert [item.uri for item in items] == [f"{out}/{key}" for key in keys]
+    some = find_items(f"{out}/**/*.mp4", SourceFilter(limit=5), s3=s3_server.config())
+    assert [item.etag for item in some] == [items[0].etag] * 5
+
+
+def test_a_manifest_and_its_videos_may_stand_in_the_bucket(
+    store: ObjectStore, out: str, s3_server: S3Server, tmp_path: Path
+) -> None:
+    store.put_new("lists/new.txt", b"../x.mp4\nsub/a.mp4\n")
+    store.put_new("lists/sub/a.mp4", b"video")
+    config = s3_server.config()
+    climbing, item = find_items(f"{out}/lists/new.txt", s3=config)
+    archive = Archive(s3=config, folder=str(tmp_path), max_bytes=5)
+    with archive.open(item) as copy:
+        assert Path(copy.path).read_bytes() == b"video"
+        assert copy.info.size_bytes == 5
+    assert list(tmp_path.iterdir()) == []
+    for bad in (climbing, replace(item, etag="other")):
+        with pytest.raises(BadInput), archive.open(bad):
+            pass
+
+
+def test_of_sixteen_racing_puts_exactly_one_wins_and_its_bytes_stay(store: ObjectStore) -> None:
+    barrier = threading.Barrier(16)
+
+    def put(number: int, key: str) -> bool:
+        barrier.wait(timeout=30)
+        return store.put_new(key, bytes([number]) * 1000)
+
+    with ThreadPoolExecutor(16) as pool:
+        for key in [f"race/{index}" for index in range(5)]:
+            won = list(pool.map(put, range(16), [key] * 16))
+            assert won.count(True) == 1
+            assert find(store, key) == bytes([won.index(True)]) * 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "bucket", "kind"),
+    [
+        ({"access_key": "nobody"}, BUCKET, StoreDenied),
+        ({"secret_key": "wrong"}, BUCKET, StoreDenied),
+        ({}, "no-such-bucket", StoreError),
+    ],
+)
+def test_a_store_that_cannot_be_used_says_so_at_once(
+    s3_server: S3Server, change: dict[str, str], bucket: str, kind: type[Exception]
+) -> None:
+    store = S3Store(bucket, "x", replace(s3_server.config(), **change))
+    for call in (
+        lambda: store.put_new("key", b""),
+        lambda: list(store.scan()),
+        lambda: get(store, "key", max_bytes=1),
+    ):
+        with pytest.raises(kind):
+            call()
+
+
+def impatient(server: S3Server, proxy: FaultProxy, **changes: object) -> S3Config:
+    policy = RetryPolicy(attempts=4, base_s=0.001, max_pause_s=0.01)
+    base = server.config(endpoint=proxy.endpoint, retry=policy)
+    return replace(base, read_timeout_s=1.0, **changes)
+
+
+PASSING = ["refuse", "html", "reset", "hang", "drop_answer", "fail_after"]
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "cut_upload"])
+def test_a_put_survives_faults_and_lands_once(
+    fault, s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
+) -> None:
+    hurt = open_store(out, impatient(s3_server, proxy))
+    proxy.inject(fault, method="PUT", times=2)
+    is_new = hurt.put_new("key", b"x" * 100_000)
+    assert proxy.done[fault] >= 1
+    # Applied, and the answer lost: the retry meets its own object. The footer tells (test below).
+    assert is_new is (fault not in ("hang", "drop_answer", "fail_after"))
+    assert find(store, "key") == b"x" * 100_000
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "cut_answer"])
+def test_reads_and_listings_survive_faults(
+    fault, s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
+) -> None:
+    data = os.urandom(50_000)
+    store.put_new("key", data)
+    hurt = open_store(out, impatient(s3_server, proxy))
+    for read, expected in [
+        (lambda: get(hurt, "key", max_bytes=50_000), data),
+        (lambda: hurt.get_range("key", start=10, stop=40_000), data[10:40_000]),
+        (lambda: [info.key for info in hurt.scan()], ["key"]),
+    ]:
+        proxy.inject(fault, method="GET")
+        assert read() == expected
+    assert proxy.done[fault] == 3
+
+
+def test_a_broken_download_goes_on_where_it_stopped(
+    s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
+) -> None:
+    data = os.urandom(1 << 20)
+    store.put_new("key", data)
+    writes: list[int] = []
+
+    class Copy(io.BytesIO):
+        def write(self, block) -> int:
+            writes.append(len(block))
+            return super().write(block)
+
+    proxy.inject("cut_answer", method="GET", times=3)
+    copy = Copy()
+    open_store(out, impatient(s3_server, proxy)).spool("key", copy, max_bytes=1 << 20)
+    assert proxy.done["cut_answer"] == 3
+    assert copy.getvalue() == data
+    assert sum(writes) == len(data)  # no byte came twice
+
+
+def test_a_trickle_is_given_up_in_time(
+    s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
+) -> None:
+    store.put_new("key", b"x" * 5_000)  # 25 s at this pace
+    hurt = open_store(out, impatient(s3_server, proxy, min_bytes_per_s=100_000))
+    proxy.inject("trickle", method="GET")
+    assert get(hurt, "key", max_bytes=5_000) == b"x" * 5_000
+    assert proxy.done["trickle"] == 1
+
+
+def test_a_store_that_stays_down_ends_in_transient_not_in_a_hang(
+    s3_server: S3Server, proxy: FaultProxy, out: str
+) -> None:
+    proxy.inject("refuse", method="PUT", times=99)
+    with pytest.raises(Transient, match="503 SlowDown"):
+        open_store(out, impatient(s3_server, proxy)).put_new("key", b"x")
+    assert proxy.done["refuse"] == 4
+
+
+def test_rows_whose_put_lost_its_answer_are_recognised_by_their_attempt(
+    s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
+) -> None:
+    proxy.inject("drop_answer", method="PUT", times=3)  # shard, plan, first part
+    receipts = run_job(open_store(out, impatient(s3_server, proxy)), make_items(NUM_ITEMS))
+    assert proxy.done["drop_answer"] == 3
+    assert all(receipt.is_mine for receipt in receipts)
+    assert_complete(store)
+
+
+def test_a_revoked_key_stops_the_job_clearly_and_it_resumes(
+    s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
+) -> None:
+    def revoke(point: CommitPoint) -> None:
+        if point is CommitPoint.PART_CHECKED and len(list(store.scan(PART_PREFIX))) == 2:
+            proxy.inject("revoke", method="PUT")
+
+    hurt = open_store(out, impatient(s3_server, proxy))
+    with pytest.raises(StoreDenied, match="InvalidAccessKeyId"):
+        run_job(hurt, make_items(NUM_ITEMS), checkpoint=revoke)
+    assert missing_parts(store, load_plan(store)) == [2, 3]
+    assert len(run_job(hurt, make_items(NUM_ITEMS))) == 2
+    assert_complete(store)
+
+
+def test_a_server_killed_mid_run_and_restarted_loses_nothing(tmp_path: Path, out: str) -> None:
+    server = S3Server(tmp_path / "server")
+    server.start()
+    kills = itertools.count(1)
+    restarts: list[threading.Thread] = []
+
+    def kill(point: CommitPoint) -> None:
+        if point in (CommitPoint.PLAN_READY, CommitPoint.PART_CHECKED) and next(kills) in (1, 3):
+            server.kill()
+            restarts.append(threading.Thread(target=server.start))
+            restarts[-1].start()
+
+    try:
+        policy = RetryPolicy(attempts=200, deadline_s=60, max_pause_s=0.2)
+        store = open_store(out, server.config(retry=policy))
+        run_job(store, make_items(NUM_ITEMS), checkpoint=kill)
+        assert len(restarts) == 2
+        assert_complete(store)
+    finally:
+        for restart in restarts:
+            restart.join(timeout=60)
+        server.stop()
+
+
+# Whole processes, on both kinds of store.
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, out: str) -> tuple[str, str, ObjectStore]:
+    """Where a driver process writes: its uri, its endpoint, and our own look at it."""
+    if request.param == "folder":
+        return str(tmp_path / "out"), "-", open_store(str(tmp_path / "out"))
+    server: S3Server = request.getfixturevalue("s3_server")
+    return out, server.endpoint, open_store(out, server.config())
+
+
+def start_driver(uri: str, endpoint: str, *kill: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.batch_driver", uri, endpoint, str(NUM_ITEMS), *kill]
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**keys, "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish_driver(driver: subprocess.Popen[str]) -> tuple[int, int]:
+    """Parts made, and how many of them were its own."""
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 0
+    made, own = output.split()
+    return int(made), int(own)
+
+
+@pytest.mark.parametrize("point", CommitPoint)
+def test_a_driver_killed_at_any_point_is_finished_by_running_it_again(
+    point: CommitPoint, place: tuple[str, str, ObjectStore]
+) -> None:
+    uri, endpoint, store = place
+    count = "2" if point.startswith("part_") else "1"
+    driver = start_driver(uri, endpoint, point, count)
+    driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGKILL
+    to_do = 4 - len(list(store.scan(PART_PREFIX)))
+    assert finish_driver(start_driver(uri, endpoint)) == (to_do, to_do)
+    assert_complete(store)
+
+
+def test_two_drivers_on_one_job_make_one_set_of_parts_and_readers_see_no_torn_row(
+    place: tuple[str, str, ObjectStore],
+) -> None:
+    uri, endpoint, store = place
+    drivers = [start_driver(uri, endpoint) for _ in range(2)]
+    num_looks = 0
+    while load_success(store) is None or any(driver.poll() is None for driver in drivers):
+        ids = read_ids(store)
+        assert len(set(ids)) == len(ids)
+        num_looks += 1
+        assert num_looks < 100_000
+    made = [finish_driver(driver) for driver in drivers]
+    assert sum(own for _, own in made) == 4
+    assert num_looks > 3
+    assert_complete(store)
+
+
+def test_every_visible_part_is_whole_while_a_job_runs(store: ObjectStore) -> None:
+    looks: list[int] = []
+
+    def look(point: CommitPoint) -> None:
+        plan = load_plan(store)
+        for info in store.scan(PART_PREFIX):
+            index = part_index(info.key)
+            assert plan is not None
+            assert index is not None
+            data = get(store, info.key, max_bytes=1 << 20)
+            assert pq.read_metadata(pa.BufferReader(data)).num_rows == plan.num_rows(index)
+            looks.append(index)
+
+    run_job(store, make_items(NUM_ITEMS), checkpoint=look)
+    assert set(looks) == {0, 1, 2, 3}
+
+
+def test_a_video_replaced_in_the_bucket_is_noticed(
+    store: ObjectStore, out: str, s3_server: S3Server, tmp_path: Path
+) -> None:
+    store.put_new("clip.mp4", b"first video")
+    (item,) = find_items(f"{out}/clip.mp4", s3=s3_server.config())
+    assert isinstance(item, Item)
+    store.delete("clip.mp4")
+    store.put_new("clip.mp4", b"second one!")
+    archive = Archive(s3=s3_server.config(), folder=str(tmp_path), max_bytes=100)
+    with pytest.raises(BadInput) as error, archive.open(item):
+        pass
+    assert error.value.code is FailureCode.SOURCE_CHANGED
