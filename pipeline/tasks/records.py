@@ -95,7 +95,8 @@ class Caption:
     end_s: float
     window_index: Annotated[int | None, Doc("null: the whole video")]
     text: str
-    finish_reason: str
+    finish_reason: Annotated[str | None, Doc("stop, constraint, or length: cut off; null: failed")]
+    code: Annotated[FailureCode | None, Doc("why it failed")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,8 @@ class Answer:
     end_s: float
     window_index: Annotated[int | None, Doc("null: the whole video")]
     answer: str
-    finish_reason: Annotated[str, Doc("stop, or length: cut by max_new_tokens")]
+    finish_reason: Annotated[str | None, Doc("stop, constraint, or length: cut off; null: failed")]
+    code: Annotated[FailureCode | None, Doc("why it failed")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,8 @@ class Box:
 
     query: str
     time_s: Annotated[float, Doc("of the frame looked at")]
-    outcome: Literal["found", "absent", "unparseable_output"]
+    outcome: Annotated[Literal["found", "absent", "failed"], Doc("absent: the model sees none")]
+    code: Annotated[FailureCode | None, Doc("why it failed")] = None
     label: Annotated[str | None, Doc("the model's own name for it")] = None
     x0: Annotated[float | None, Doc("source pixels as displayed; x0 <= x < x1")] = None
     y0: float | None = None

@@ -162,7 +162,7 @@ def test_a_record_that_contradicts_itself_is_refused(change):
         Record(**{**_fields(GOOD), **change})
 
 
-@pytest.mark.parametrize("outcome", ["absent", "unparseable_output"])
+@pytest.mark.parametrize("outcome", ["absent", "failed"])
 def test_only_a_found_box_has_corners(outcome):
     with pytest.raises(ValueError, match="corners"):
         Box(query="it", time_s=0.0, outcome=outcome, x0=0.0, y0=0.0, x1=1.0, y1=1.0, raw="")

@@ -1,0 +1,245 @@
+"""From tasks to what the model is asked, on which pictures; and back from its answers to rows.
+
+A video of one window is asked everything on that window. Of several windows each is asked alone,
+and what they said is then put together by the model from their texts (`combine`). Grounding is
+asked on the single frame shown at its time: Qwen2-VL learnt boxes on pictures.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.config import Sampling
+from pipeline.errors import BadInput, FailureCode
+from pipeline.model.answer import Answer as Written
+from pipeline.model.constraint import Constraint
+from pipeline.tasks.grounding import Found, Unreadable, grounding_question, parse_boxes
+from pipeline.tasks.records import Answer, Box, Caption
+from pipeline.tasks.tasks import Tasks
+from pipeline.types import SamplingPlan, Size, Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt. subject: the question or query as the user wrote it, "" for a caption.
+
+    task_index numbers captions and questions, so that windows' answers to the same one meet.
+    window_index None: the whole video, or for grounding the frame at start_s.
+    """
+
+    kind: Literal["caption", "ask", "ground"]
+    subject: str
+    prompt: str
+    sampling: Sampling
+    constraint: Constraint | None = None
+    task_index: int = 0
+    window_index: int | None = None
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request."""
+
+    request: Request
+    result: Written | BadInput
+
+    @property
+    def text(self) -> str:
+        return self.result.text if isinstance(self.result, Written) else ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.result.finish_reason if isinstance(self.result, Written) else None
+
+    @property
+    def code(self) -> FailureCode | None:
+        return self.result.code if isinstance(self.result, BadInput) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A stretch of video that is shown to the model, and what it is asked about it."""
+
+    plan: SamplingPlan
+    window: Window
+    requests: tuple[Request, ...]
+
+
+def make_views(
+    plan: SamplingPlan, tasks: Tasks, *, still_at: Callable[[float], SamplingPlan]
+) -> list[View]:
+    """Everything to look at, in order: the windows of the plan, then a still for each time.
+
+    still_at: the plan of the one frame shown at a time. An image is looked at once for everything.
+    """
+    if plan.is_still:
+        (window,) = plan.windows
+        finds = [request for requests in _finds(plan, tasks).values() for request in requests]
+        return [View(plan=plan, window=window, requests=(*_asks(plan, window, tasks), *finds))]
+    views = []
+    for window in plan.windows:
+        requests = _asks(plan, window, tasks)
+        if requests:
+            views.append(View(plan=plan, window=window, requests=requests))
+    for time_s, finds in _finds(plan, tasks).items():
+        still = still_at(time_s)
+        views.append(View(plan=still, window=still.windows[0], requests=tuple(finds)))
+    return views
+
+
+def combine(outcomes: Sequence[Outcome], *, max_parts: int) -> list[Request]:
+    """What to ask, as text alone, to bring windows' answers together; empty when all is whole.
+
+    At most max_parts (>= 2) consecutive parts go into one prompt, so a long video takes several
+    rounds: call again with the outcomes of the round before.
+    """
+    requests: list[Request] = []
+    for parts in _by_task(outcomes):
+        groups = [parts[i : i + max_parts] for i in range(0, len(parts), max_parts)]
+        requests += [_merged(group, is_last=len(groups) == 1) for group in groups]
+    return requests
+
+
+def captions(outcomes: Iterable[Outcome]) -> tuple[Caption, ...]:
+    return tuple(
+        Caption(
+            start_s=outcome.request.start_s,
+            end_s=outcome.request.end_s,
+            window_index=outcome.request.window_index,
+            text=outcome.text,
+            finish_reason=outcome.finish_reason,
+            code=outcome.code,
+        )
+        for outcome in outcomes
+        if outcome.request.kind == "caption"
+    )
+
+
+def answers(outcomes: Iterable[Outcome]) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(
+            question=outcome.request.subject,
+            start_s=outcome.request.start_s,
+            end_s=outcome.request.end_s,
+            window_index=outcome.request.window_index,
+            answer=outcome.text,
+            finish_reason=outcome.finish_reason,
+            code=outcome.code,
+        )
+        for outcome in outcomes
+        if outcome.request.kind == "ask"
+    )
+
+
+def boxes(outcomes: Iterable[Outcome], *, source: Size) -> tuple[Box, ...]:
+    return tuple(
+        box
+        for outcome in outcomes
+        if outcome.request.kind == "ground"
+        for box in _boxes(outcome, source)
+    )
+
+
+def _asks(plan: SamplingPlan, window: Window, tasks: Tasks) -> tuple[Request, ...]:
+    span = Request(
+        kind="caption",
+        subject="",
+        prompt=tasks.caption_prompt(is_still=plan.is_still) or "",
+        sampling=tasks.sampling,
+        window_index=window.index if len(plan.windows) > 1 else None,
+        start_s=window.start_s,
+        end_s=window.end_s,
+    )
+    asks = [
+        replace(
+            span,
+            kind="ask",
+            subject=ask.question,
+            prompt=ask.question,
+            constraint=ask.constraint,
+            task_index=index,
+        )
+        for index, ask in enumerate(tasks.asks, start=1)
+    ]
+    return tuple(asks if tasks.caption is None else [span, *asks])
+
+
+def _finds(plan: SamplingPlan, tasks: Tasks) -> dict[float, list[Request]]:
+    """Grounding requests by the time they look at; times beyond the end mean the last frame."""
+    middle_s = (plan.windows[0].start_s + plan.windows[-1].end_s) / 2
+    finds: dict[float, list[Request]] = {}
+    for ground in tasks.grounds:
+        asked_s = ground.times_s or (middle_s,)
+        shown_s = [0.0 if plan.is_still else min(time_s, plan.duration_s) for time_s in asked_s]
+        for time_s in dict.fromkeys(shown_s):  # once, if two times show the same picture
+            request = Request(
+                kind="ground",
+                subject=ground.query,
+                prompt=grounding_question(ground.query),
+                sampling=tasks.sampling,
+                start_s=time_s,
+                end_s=time_s,
+            )
+            finds.setdefault(time_s, []).append(request)
+    return finds
+
+
+def _by_task(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Readable outcomes of windows that still have to be brought together, task by task."""
+    tasks: dict[int, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.request.window_index is not None and isinstance(outcome.result, Written):
+            tasks.setdefault(outcome.request.task_index, []).append(outcome)
+    return list(tasks.values())
+
+
+def _merged(parts: Sequence[Outcome], *, is_last: bool) -> Request:
+    first, last = parts[0].request, parts[-1].request
+    said = "\n".join(
+        f"[{part.request.start_s:.1f} s to {part.request.end_s:.1f} s] {part.text}"
+        for part in parts
+    )
+    if first.kind == "caption":
+        wish = "Each line describes a part of one video, in order. Describe the whole video."
+    else:
+        wish = (
+            "Each line answers a question for a part of one video, in order. "
+            f"Answer it for the whole video: {first.subject}"
+        )
+    return replace(
+        first,
+        prompt=f"{said}\n{wish}",
+        window_index=None if is_last else first.window_index,
+        end_s=last.end_s,
+    )
+
+
+def _boxes(outcome: Outcome, source: Size) -> list[Box]:
+    """The boxes of one query; one row that says so when there is none."""
+    none = Box(
+        query=outcome.request.subject,
+        time_s=outcome.request.start_s,
+        outcome="failed" if outcome.code else "absent",
+        code=outcome.code,
+        raw=outcome.text,
+    )
+    found = parse_boxes(outcome.text, source=source)
+    return [_row(item, none) for item in found] or [none]
+
+
+def _row(item: Found | Unreadable, none: Box) -> Box:
+    if isinstance(item, Unreadable):
+        return replace(none, outcome="failed", code=item.code, label=item.label, raw=item.raw)
+    return replace(
+        none,
+        outcome="found",
+        label=item.label,
+        adjusted=item.adjusted,
+        raw=item.raw,
+        x0=item.box.x0,
+        y0=item.box.y0,
+        x1=item.box.x1,
+        y1=item.box.y1,
+    )
