@@ -1,4 +1,4 @@
-"""A tokenizer for the tiny checkpoints: one token per byte, control tokens where `Tiny` has them."""
+"""A tokenizer for the tiny checkpoints: a token per byte, control tokens where `Tiny` has them."""
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Library
@@ -21,10 +21,11 @@ def tiny_tokenizer(shape: Tiny | None = None) -> Tokenizer:
     others = [token for token in CONTROL_TOKENS if token not in media | ends]
     first = config.vocab_size - 7 - len(others)
     control = media | ends | {token: first + index for index, token in enumerate(others)}
-    letters = {
-        letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
-    }
-    library = Library(models.BPE(vocab=letters | control, merges=[]))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = control | {letter: index for index, letter in enumerate(alphabet)}
+    unused = set(range(config.vocab_size)).difference(vocab.values())
+    vocab |= {f"{alphabet[0]}{index}": index for index in unused}  # never merged, so never encoded
+    library = Library(models.BPE(vocab=vocab, merges=[]))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     library.add_special_tokens([AddedToken(token, special=True) for token in control])

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -105,7 +105,7 @@ class Stream:
         """Free what a turn of this stream holds, finished or not."""
         self._turns.remove(turn)
 
-    def write(self, questions: Sequence[Question]) -> Iterator[Piece]:
+    def write(self, questions: Sequence[Question]) -> Generator[Piece]:
         """Answer all questions as one batch, yielding text of any of them as it becomes certain.
 
         Questions beyond the stream's room wait for others to finish. A failure is its question's.
@@ -192,7 +192,7 @@ class Stream:
 class Reply:
     """One answer as it is written: iterate for its text, ask for `answer` to wait for all of it."""
 
-    def __init__(self, pieces: Iterator[Piece]) -> None:
+    def __init__(self, pieces: Generator[Piece]) -> None:
         self._pieces = pieces
         self._result: Answer | BadInput | None = None
 
@@ -203,6 +203,10 @@ class Reply:
                 yield piece.text
         if isinstance(self._result, BadInput):
             raise self._result
+
+    def close(self) -> None:
+        """Give the answer up and free what it holds."""
+        self._pieces.close()
 
     @property
     def answer(self) -> Answer:
