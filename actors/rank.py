@@ -1,0 +1,104 @@
+"""One tensor-parallel rank: its shard of the language model and the streams open on it.
+
+No Ray in here: a rank is driven by commands, so tests can run it in one process.
+"""
+
+from collections.abc import Collection, Iterable
+
+from actors.commands import (
+    BeginTurn,
+    CloseStream,
+    Commands,
+    Control,
+    EndTurn,
+    OpenStream,
+    Progress,
+    Report,
+    Step,
+)
+from pipeline.config import EngineLimits
+from pipeline.errors import StreamError
+from pipeline.model.engine import Engine
+from pipeline.model.language import LanguageModel
+from pipeline.model.step import Addition, step
+from pipeline.model.stream import Stream
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.turn import Turn
+from pipeline.types import TokenChunk
+
+
+class Rank:
+    """Runs commands in order; its peers run the same ones at the same time."""
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        eos_ids: Collection[int],
+        limits: EngineLimits,
+    ) -> None:
+        self._language = language
+        self._engine = Engine(language, tokenizer, eos_ids=eos_ids, limits=limits)
+        self._streams: dict[str, Stream] = {}
+        self._turns: dict[str, tuple[Stream, Turn]] = {}
+
+    @property
+    def num_free_tokens(self) -> int:
+        """Tokens of the KV budget that no open stream holds."""
+        return self._engine.num_free_tokens
+
+    def run(self, commands: Commands) -> Report:
+        """Run commands in order; at most one is a step, and its report is returned."""
+        report = Report()
+        for command in commands:
+            if isinstance(command, Step):
+                report = self._step(command)
+            else:
+                self.control(command)
+        return report
+
+    def control(self, command: Control) -> None:
+        """Run one command that is no step; it changes nothing if it raises."""
+        match command:
+            case OpenStream(stream_id, media):
+                self._streams[stream_id] = self._engine.open(media)
+            case BeginTurn(turn_id, stream_id, question):
+                stream = self._streams[stream_id]
+                self._turns[turn_id] = (stream, stream.begin(question))
+            case EndTurn(turn_id):
+                if turn_id in self._turns:  # else it ended by itself, just before
+                    stream, turn = self._turns.pop(turn_id)
+                    stream.end(turn)
+            case CloseStream(stream_id):
+                if stream_id in self._streams:
+                    self._close(self._streams.pop(stream_id))
+
+    def _close(self, stream: Stream) -> None:
+        self._turns = {key: held for key, held in self._turns.items() if held[0] is not stream}
+        stream.close()
+
+    def _step(self, work: Step) -> Report:
+        prefills, refused = self._accept_chunks(work.prefills)
+        turns = [self._turns[key][1] for key in work.turns]
+        additions = [*prefills, *(turn.addition() for turn in turns)]
+        chosen = step(self._language, additions) if additions else []
+        progress = []
+        for key, turn, token in zip(work.turns, turns, chosen, strict=True):
+            text = turn.accept(token)
+            progress.append(Progress(key, text, turn.result))
+            if turn.result is not None:
+                self.control(EndTurn(key))
+        return Report(tuple(progress), tuple(refused))
+
+    def _accept_chunks(
+        self, chunks: Iterable[tuple[str, TokenChunk]]
+    ) -> tuple[list[Addition], list[tuple[str, StreamError]]]:
+        """What to run for the chunks that fit; one that does not is its stream's error alone."""
+        additions, refused = [], []
+        for stream_id, chunk in chunks:
+            try:
+                additions.append(self._streams[stream_id].addition(chunk))
+            except StreamError as error:
+                refused.append((stream_id, error))
+        return additions, refused

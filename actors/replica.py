@@ -1,0 +1,247 @@
+"""A decoder replica: many streams share its steps, its KV budget and its ranks.
+
+One loop alone touches the rank, so nothing needs a lock: callers leave their wishes and wait.
+Prefill of some videos and words of others run in the same steps (continuous batching). No Ray here;
+`broadcast` carries the same commands to the other ranks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+
+from actors.commands import (
+    BeginTurn,
+    CloseStream,
+    Command,
+    Commands,
+    Control,
+    EndTurn,
+    OpenStream,
+    Report,
+    Step,
+)
+from actors.rank import Rank
+from actors.schedule import Schedule
+from pipeline.errors import BadInput, Transient
+from pipeline.model.answer import Question
+from pipeline.model.layout import PromptWindow
+from pipeline.model.stream import Piece
+from pipeline.types import TokenChunk
+
+
+@dataclass(slots=True, eq=False)
+class _Wish:
+    """A control command somebody waits for; kept while there is no room for it."""
+
+    command: Control
+    urgency: int
+    number: int
+    done: "asyncio.Future[None]"
+
+
+@dataclass(slots=True)
+class _Turn:
+    question_index: int
+    pieces: "asyncio.Queue[Piece | BaseException]"
+
+
+@dataclass(slots=True)
+class _Waiters:
+    wishes: list[_Wish] = field(default_factory=list)
+    prefills: dict[str, "asyncio.Queue[asyncio.Future[None]]"] = field(default_factory=dict)
+    turns: dict[str, _Turn] = field(default_factory=dict)
+
+
+class Replica:
+    """Serves streams on one rank (and, through `broadcast`, on its peers)."""
+
+    def __init__(self, rank: Rank, *, broadcast: Callable[[Commands], None]) -> None:
+        self._rank = rank
+        self._broadcast = broadcast
+        self._schedule = Schedule()
+        self._waiters = _Waiters()
+        self._numbers = count()
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
+        self._failure: BaseException | None = None
+        self._loop = asyncio.create_task(self._serve())
+
+    async def open(
+        self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
+    ) -> None:
+        """Reserve a stream's tokens, waiting for room; smaller urgency numbers go first.
+
+        BadInput(TOKEN_BUDGET) if it could never fit.
+        """
+        await self._wish(OpenStream(stream_id, tuple(media)), urgency=urgency)
+
+    async def prefill(self, stream_id: str, chunk: TokenChunk) -> None:
+        """Return once the chunk is in the cache; StreamError if it is not the stream's next one."""
+        self._require_alive()
+        done = asyncio.get_running_loop().create_future()
+        self._waiters.prefills.setdefault(stream_id, asyncio.Queue()).put_nowait(done)
+        self._schedule.add_chunk(stream_id, chunk)
+        self._wake.set()
+        await done
+
+    async def ask(self, stream_id: str, questions: Sequence[Question]) -> AsyncIterator[Piece]:
+        """Answer all questions at once, yielding text of any of them as it becomes certain."""
+        pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
+        turns = {f"{stream_id}#{next(self._numbers)}": i for i in range(len(questions))}
+        begins = [
+            asyncio.create_task(self._begin(turn_id, stream_id, questions[index], index, pieces))
+            for turn_id, index in turns.items()
+        ]
+        try:
+            remaining = len(questions)
+            while remaining:
+                piece = await pieces.get()
+                if isinstance(piece, BaseException):
+                    raise piece
+                remaining -= piece.result is not None
+                yield piece
+        finally:
+            for task in begins:
+                task.cancel()
+            await self._end_turns(turns)
+
+    async def close(self, stream_id: str) -> None:
+        """Free everything the stream holds, whatever state it is in."""
+        self._schedule.drop_stream(stream_id)
+        self._waiters.prefills.pop(stream_id, None)
+        prefix = f"{stream_id}#"
+        self._forget([turn for turn in self._waiters.turns if turn.startswith(prefix)])
+        await self._wish(CloseStream(stream_id), urgency=-1)
+
+    def stop(self) -> None:
+        """End the loop; whoever still waits gets Transient."""
+        self._loop.cancel()
+        self._fail(Transient("the replica was stopped"))
+        self._thread.shutdown(wait=False)
+
+    async def _begin(
+        self,
+        turn_id: str,
+        stream_id: str,
+        question: Question,
+        index: int,
+        pieces: "asyncio.Queue[Piece | BaseException]",
+    ) -> None:
+        self._waiters.turns[turn_id] = _Turn(index, pieces)
+        try:
+            await self._wish(BeginTurn(turn_id, stream_id, question), urgency=0)
+        except BadInput as error:
+            self._waiters.turns.pop(turn_id, None)
+            pieces.put_nowait(Piece(index, "", error))
+        except Exception as error:  # noqa: BLE001 - handed to whoever reads the pieces
+            self._waiters.turns.pop(turn_id, None)
+            pieces.put_nowait(error)
+        else:
+            self._schedule.turns.append(turn_id)
+            self._wake.set()
+
+    async def _end_turns(self, turn_ids: Sequence[str] | dict[str, int]) -> None:
+        """End what was given up early; finished turns ended by themselves."""
+        running = [turn for turn in turn_ids if turn in self._schedule.turns]
+        self._forget(turn_ids)
+        for turn in running:
+            await self._wish(EndTurn(turn), urgency=-1)
+
+    def _forget(self, turn_ids: Sequence[str] | dict[str, int]) -> None:
+        self._schedule.turns = [turn for turn in self._schedule.turns if turn not in turn_ids]
+        for turn in turn_ids:
+            self._waiters.turns.pop(turn, None)
+
+    async def _wish(self, command: Control, *, urgency: int) -> None:
+        self._require_alive()
+        done = asyncio.get_running_loop().create_future()
+        self._waiters.wishes.append(_Wish(command, urgency, next(self._numbers), done))
+        self._wake.set()
+        await done
+
+    async def _serve(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._run_once()
+        except Exception as error:  # noqa: BLE001 - a rank that failed is unusable; all callers hear it
+            self._fail(Transient(f"the replica failed: {error}"))
+
+    async def _run_once(self) -> None:
+        commands: list[Command] = [*self._grant()]
+        work = Step(self._schedule.next_prefills(), tuple(self._schedule.turns))
+        if work.prefills or work.turns:
+            commands.append(work)
+        if not commands:
+            return
+        self._broadcast(commands)
+        loop = asyncio.get_running_loop()
+        if work in commands:
+            report = await loop.run_in_executor(self._thread, self._rank.run, [work])
+            self._deliver(work, report)
+        self._wake.set()  # there may be more: wishes that now have room, turns that go on
+
+    def _grant(self) -> list[Control]:
+        """Carry out the wishes there is room for, urgent ones first; returns them for the peers.
+
+        The first OpenStream without room stops the later ones, or large videos would starve.
+        """
+        granted: list[Control] = []
+        has_room = True
+        for wish in sorted(self._waiters.wishes, key=lambda wish: (wish.urgency, wish.number)):
+            is_open = isinstance(wish.command, OpenStream)
+            if wish.done.cancelled():
+                self._waiters.wishes.remove(wish)
+                continue
+            if is_open and not has_room:
+                continue
+            try:
+                self._rank.control(wish.command)
+            except Transient:
+                has_room = has_room and not is_open
+                continue
+            except Exception as error:  # noqa: BLE001 - it is the wisher's
+                wish.done.set_exception(error)
+            else:
+                granted.append(wish.command)
+                wish.done.set_result(None)
+            self._waiters.wishes.remove(wish)
+        return granted
+
+    def _deliver(self, work: Step, report: Report) -> None:
+        refused = dict(report.refused)
+        for stream_id, _ in work.prefills:
+            waiting = self._waiters.prefills.get(stream_id)
+            if waiting is None or waiting.empty():
+                continue
+            done = waiting.get_nowait()
+            if not done.cancelled():
+                error = refused.get(stream_id)
+                done.set_exception(error) if error else done.set_result(None)
+        for progress in report.progress:
+            turn = self._waiters.turns.get(progress.turn_id)
+            if progress.result is not None:
+                self._forget([progress.turn_id])
+            if turn is not None and (progress.text or progress.result is not None):
+                turn.pieces.put_nowait(Piece(turn.question_index, progress.text, progress.result))
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        for wish in self._waiters.wishes:
+            if not wish.done.done():
+                wish.done.set_exception(error)
+        for waiting in self._waiters.prefills.values():
+            while not waiting.empty():
+                done = waiting.get_nowait()
+                if not done.done():
+                    done.set_exception(error)
+        for turn in self._waiters.turns.values():
+            turn.pieces.put_nowait(error)
+        self._waiters = _Waiters()
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise self._failure

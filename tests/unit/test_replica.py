@@ -1,0 +1,243 @@
+"""Many streams on one replica: each gets the words it would get alone, and none can hurt another."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from actors.commands import Commands, Step
+from actors.rank import Rank
+from actors.replica import Replica
+from actors.schedule import MAX_PREFILL_TOKENS, Schedule
+from pipeline.config import EngineLimits
+from pipeline.errors import BadInput, FailureCode, StreamError, Transient
+from pipeline.model.answer import Answer
+from pipeline.model.layout import PromptWindow
+from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.types import TokenChunk
+from tests.tiny_model import Tiny, random_frames, tiny_model
+from tests.tiny_tokenizer import tiny_tokenizer
+from tests.unit.test_engine import (
+    COLUMNS,
+    EOS,
+    LIMITS,
+    ROWS,
+    STEPS,
+    frame_chunks,
+    new_engine,
+    prompt_window,
+    question,
+    token_chunks,
+)
+
+MODEL = tiny_model(Tiny(seed=5))
+DEADLINE_S = 60
+Session = Callable[[Replica], Awaitable[object]]
+
+
+def new_rank(model: Qwen2VL = MODEL, *, limits: EngineLimits = LIMITS) -> Rank:
+    return Rank(model.language, tiny_tokenizer(), eos_ids=(EOS,), limits=limits)
+
+
+def serve(session: Session, *, limits: EngineLimits = LIMITS, peer: Rank | None = None) -> object:
+    """Run a session against a replica, and end the replica with it."""
+
+    def broadcast(commands: Commands) -> None:
+        if peer is not None:
+            peer.run(commands)
+
+    async def run() -> object:
+        replica = Replica(new_rank(limits=limits), broadcast=broadcast)
+        async with AsyncExitStack() as stack:
+            stack.callback(replica.stop)
+            return await asyncio.wait_for(session(replica), DEADLINE_S)
+
+    return asyncio.run(run())
+
+
+async def fill(replica: Replica, name: str, shown: PromptWindow, chunks: list[TokenChunk]) -> None:
+    await replica.open(name, [shown])
+    for chunk in chunks:
+        await replica.prefill(name, chunk)
+
+
+async def answers(replica: Replica, name: str, *, seeds: range) -> list[str]:
+    questions = [question(3 + seed, seed=seed, max_new_tokens=12) for seed in seeds]
+    results: dict[int, str] = {}
+    async for piece in replica.ask(name, questions):
+        if isinstance(piece.result, Answer):
+            results[piece.question_index] = piece.result.text
+    return [results[index] for index in range(len(questions))]
+
+
+def alone(seed: int) -> list[str]:
+    """What the plain engine says of the video of this seed."""
+    shown = prompt_window(plan_hash=f"plan{seed}")
+    with new_engine(MODEL).open([shown]) as stream:
+        for chunk in token_chunks(MODEL, shown, seed=seed):
+            stream.prefill(chunk)
+        asked = [question(3 + s, seed=s, max_new_tokens=12) for s in range(3)]
+        return [answer.text for answer in stream.ask_many(asked)]
+
+
+async def one_video(replica: Replica, seed: int) -> list[str]:
+    shown = prompt_window(plan_hash=f"plan{seed}")
+    name = f"video{seed}"
+    await fill(replica, name, shown, token_chunks(MODEL, shown, seed=seed))
+    said = await answers(replica, name, seeds=range(3))
+    await replica.close(name)
+    return said
+
+
+def test_videos_served_together_get_the_words_each_gets_alone() -> None:
+    async def session(replica: Replica) -> list[list[str]]:
+        return list(await asyncio.gather(*(one_video(replica, seed) for seed in range(4))))
+
+    assert serve(session) == [alone(seed) for seed in range(4)]
+
+
+def test_a_peer_rank_given_the_same_commands_holds_the_same_streams() -> None:
+    peer = new_rank()
+
+    async def session(replica: Replica) -> list[str]:
+        said = await one_video(replica, 0)
+        await replica.open("left-open", [prompt_window()])
+        return said
+
+    assert serve(session, peer=peer) == alone(0)
+    assert peer.num_free_tokens == LIMITS.max_tokens - prompt_window().num_tokens - 1_024
+
+
+def test_a_video_without_room_waits_until_another_closes() -> None:
+    room_for_one = EngineLimits(max_tokens=1_024 + 80, question_tokens=1_024)
+    events: list[str] = []
+
+    async def session(replica: Replica) -> None:
+        await replica.open("first", [prompt_window()])
+
+        async def second() -> None:
+            await replica.open("second", [prompt_window()])
+            events.append("second opened")
+
+        waiting = asyncio.create_task(second())
+        for chunk in token_chunks(MODEL, prompt_window()):
+            await replica.prefill("first", chunk)  # the loop went round: second had its chance
+        events.append("first closed")
+        await replica.close("first")
+        await waiting
+
+    serve(session, limits=room_for_one)
+    assert events == ["first closed", "second opened"]
+
+
+def test_the_urgent_one_of_two_waiting_videos_goes_first() -> None:
+    room_for_one = EngineLimits(max_tokens=1_024 + 80, question_tokens=1_024)
+    opened: list[str] = []
+
+    async def session(replica: Replica) -> None:
+        await replica.open("holder", [prompt_window()])
+
+        async def wait(name: str, urgency: int) -> None:
+            await replica.open(name, [prompt_window()], urgency=urgency)
+            opened.append(name)
+            await replica.close(name)
+
+        tasks = [
+            asyncio.create_task(wait(name, urgency))
+            for name, urgency in (("batch", 2), ("scheduled", 1), ("online", 0))
+        ]
+        await replica.prefill("holder", token_chunks(MODEL, prompt_window())[0])
+        await replica.close("holder")
+        await asyncio.gather(*tasks)
+
+    serve(session, limits=room_for_one)
+    assert opened == ["online", "scheduled", "batch"]
+
+
+def test_a_video_that_can_never_fit_is_refused_at_once() -> None:
+    tiny = EngineLimits(max_tokens=20, question_tokens=10)
+
+    async def session(replica: Replica) -> None:
+        await replica.open("big", [prompt_window()])
+
+    with pytest.raises(BadInput) as caught:
+        serve(session, limits=tiny)
+    assert caught.value.code is FailureCode.TOKEN_BUDGET
+
+
+def test_a_wrong_chunk_is_its_own_streams_error_and_neighbours_go_on() -> None:
+    async def session(replica: Replica) -> list[str]:
+        await replica.open("wrong", [prompt_window(plan_hash="other plan")])
+        strange = token_chunks(MODEL, prompt_window(plan_hash="plan0"))[0]
+        neighbour = asyncio.create_task(one_video(replica, 0))
+        with pytest.raises(StreamError, match="other plan"):
+            await replica.prefill("wrong", strange)
+        return await neighbour
+
+    assert serve(session) == alone(0)
+
+
+def test_a_cancelled_answer_frees_its_room_and_a_closed_stream_its_tokens() -> None:
+    rank = new_rank()
+
+    async def session() -> None:
+        replica = Replica(rank, broadcast=lambda commands: None)
+        shown = prompt_window()
+        await fill(replica, "video", shown, token_chunks(MODEL, shown))
+        async for _ in replica.ask("video", [question(max_new_tokens=500)]):
+            break  # the listener leaves after the first piece
+        for _ in range(3):  # 507 of 1,024 tokens each: only freed room lets the next begin
+            async for _ in replica.ask("video", [question(max_new_tokens=500)]):
+                break
+        await replica.close("video")
+        replica.stop()
+
+    asyncio.run(asyncio.wait_for(session(), DEADLINE_S))
+    assert rank.num_free_tokens == LIMITS.max_tokens
+
+
+def test_everyone_who_waits_hears_of_a_failed_rank() -> None:
+    class Broken(Rank):
+        def run(self, commands: Commands) -> None:
+            raise RuntimeError("lost its peer")
+
+    async def session() -> list[object]:
+        rank = Broken(MODEL.language, tiny_tokenizer(), eos_ids=(EOS,), limits=LIMITS)
+        replica = Replica(rank, broadcast=lambda commands: None)
+        await replica.open("video", [prompt_window()])
+        chunks = token_chunks(MODEL, prompt_window())
+        both = [replica.prefill("video", chunk) for chunk in chunks[:2]]
+        results = await asyncio.gather(*both, return_exceptions=True)
+        late = await asyncio.gather(replica.open("late", []), return_exceptions=True)
+        replica.stop()
+        return [*results, *late]
+
+    failures = asyncio.run(asyncio.wait_for(session(), DEADLINE_S))
+    assert [type(failure) for failure in failures] == [Transient] * 3
+
+
+def test_a_long_video_and_a_short_one_are_served_in_turn() -> None:
+    schedule = Schedule()
+    large = token_chunks(MODEL, prompt_window((1,) * 6, plan_hash="long"))
+    for chunk in large:
+        schedule.add_chunk("long", chunk)
+    schedule.add_chunk("short", large[0])
+    assert [stream for stream, _ in schedule.next_prefills()] == ["long", "short"]
+    assert [stream for stream, _ in schedule.next_prefills()] == ["long"]
+
+
+def test_a_step_takes_no_more_video_tokens_than_its_limit_except_one_large_chunk() -> None:
+    frames = random_frames(2 * STEPS, ROWS, COLUMNS)
+    chunk = frame_chunks(prompt_window((6,)), frames)[0]
+    huge = TokenChunk(
+        plan_hash="p", window_index=0, index=0, tokens=chunk.frames.new_zeros(
+            MAX_PREFILL_TOKENS + 1, 1
+        ),
+    )  # fmt: skip
+    schedule = Schedule()
+    schedule.add_chunk("huge", huge)
+    schedule.add_chunk("other", huge)
+    work = Step(schedule.next_prefills(), ())
+    assert [stream for stream, _ in work.prefills] == ["huge"]
+    assert [stream for stream, _ in schedule.next_prefills()] == ["other"]
