@@ -47,9 +47,7 @@ def window(chunk_sizes: tuple[int, ...], *, index: int = 0) -> Window:
     )
 
 
-def prompt_window(
-    chunk_sizes: tuple[int, ...] = (2, 1, 3), *, plan_hash: str = "p"
-) -> PromptWindow:
+def prompt_window(sizes: tuple[int, ...] = (2, 1, 3), *, plan_hash: str = "p") -> PromptWindow:
     return PromptWindow(ids_before=BEFORE, plan_hash=plan_hash, window=window(sizes))
 
 
@@ -77,9 +75,9 @@ def question(num_ids: int = 7, *, seed: int = 2, **knobs: object) -> Question:
 
 
 def new_engine(
-    model: Qwen2VL, *, limits: EngineLimits = LIMITS, eos: tuple[int, ...] = ()
+    model: Qwen2VL, *, limits: EngineLimits = LIMITS, eos: tuple[int, ...] = (EOS,)
 ) -> Engine:
-    return Engine(model.language, tiny_tokenizer(), eos_ids=eos or (EOS,), limits=limits)
+    return Engine(model.language, tiny_tokenizer(), eos_ids=eos, limits=limits)
 
 
 @pytest.fixture
@@ -234,9 +232,8 @@ def test_numbers_that_are_not_finite_fail_their_own_question_only(model: Qwen2VL
     expected = stream.ask_many(questions)
     poison = 250  # a token that only the bad question has
     bad = replace(questions[0], ids=(*questions[0].ids, poison))
-    assert all(
-        poison not in (*each.ids, *done.token_ids) for each, done in zip(questions, expected)
-    )
+    for each, done in zip(questions, expected, strict=True):
+        assert poison not in (*each.ids, *done.token_ids)
     with torch.no_grad():
         model.language.embed_tokens.weight[poison] = float("nan")
     first, failed, last = stream.ask_many([questions[0], bad, questions[1]])
