@@ -59,7 +59,7 @@ def run_job(
         part = Part(job_id=plan.job_id, index=index, video_ids=ids, attempt=attempt)
         rows = make_rows(chosen, attempt=attempt)
         receipts.append(commit_part(store, part, rows, checkpoint=checkpoint))
-    known = {receipt.index: receipt.sha256 for receipt in receipts if receipt.sha256}
+    known = {receipt.index: receipt.sha256 for receipt in receipts}
     finish(store, plan, sha256s=known, checkpoint=checkpoint)
     return receipts
 

@@ -18,16 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import KIB, MIB
-from pipeline.errors import BadInput, StoreCorrupt, StoreError
-from pipeline.store.objects import ObjectStore, find, get
+from pipeline.config import MIB
+from pipeline.errors import StoreCorrupt, StoreError, Transient
+from pipeline.store.objects import ObjectStore, find
 from pipeline.store.plan import Checkpoint, CommitPoint, JobPlan, pass_by
 
 PART_PREFIX = "parts/"
 SUCCESS_KEY = "_SUCCESS.json"
 MAX_PART_BYTES = 64 * MIB  # one single-part put: conditional multipart uploads are not atomic
-_TAIL_BYTES = 64 * KIB
-_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +44,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A part that is in the store for good. is_mine: the rows there are this attempt's."""
+    """A part that is in the store for good. is_mine: this attempt's rows, not a faster one's."""
 
     index: int
     is_mine: bool
-    sha256: str | None  # of the object, None where another attempt wrote it
+    sha256: str  # of the object there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +103,22 @@ def commit_part(
     if len(data) > max_bytes:
         raise StoreError(f"{part.key} is {len(data)} bytes; limit {max_bytes}: plan smaller parts")
     checkpoint(CommitPoint.PART_BUILT)
-    check_part(data, job_id=part.job_id, index=part.index, video_ids=part.video_ids)
+    _check(data, part)
     checkpoint(CommitPoint.PART_CHECKED)
-    is_mine = store.put_new(part.key, data)
+    is_new = store.put_new(part.key, data)
     checkpoint(CommitPoint.PART_WRITTEN)
-    if not is_mine:
-        is_mine = _read_attempt(store, part) == part.attempt
+    if not is_new:
+        data = _read(store, part.key)
+    attempt = part.attempt if is_new else _check(data, part)
     checkpoint(CommitPoint.PART_DONE)
-    sha256 = hashlib.sha256(data).hexdigest() if is_mine else None
-    return Receipt(index=part.index, is_mine=is_mine, sha256=sha256)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Receipt(index=part.index, is_mine=attempt == part.attempt, sha256=sha256)
+
+
+def _check(data: bytes, part: Part) -> str:
+    """Whose attempt a sound part is; StoreCorrupt if it is none."""
+    table = check_part(data, job_id=part.job_id, index=part.index, video_ids=part.video_ids)
+    return str(table.schema.metadata.get(b"vidray.attempt", b""), "utf-8", "replace")
 
 
 def build_part(part: Part, rows: pa.Table) -> bytes:
@@ -164,7 +169,7 @@ def finish(
 ) -> tuple[PartEntry, ...]:
     """Write the success marker once every planned part is there; StoreError before that.
 
-    sha256s: digests of parts this driver wrote; other parts are read once to learn theirs.
+    sha256s: digests from this driver's receipts; other parts are read once to learn theirs.
     """
     entries: dict[int, PartEntry] = {}
     for info in store.scan(PART_PREFIX):
@@ -203,30 +208,12 @@ def load_success(store: ObjectStore) -> tuple[PartEntry, ...] | None:
 
 
 def _sha256(store: ObjectStore, key: str) -> str:
-    return hashlib.sha256(get(store, key, max_bytes=MAX_PART_BYTES)).hexdigest()
+    return hashlib.sha256(_read(store, key)).hexdigest()
 
 
-def _read_attempt(store: ObjectStore, part: Part) -> str:
-    """Whose part is in the store, from the footer alone; StoreCorrupt if it is not this job's."""
-    metadata = _footer(store, part.key).metadata or {}
-    if metadata.get(b"vidray.job_id") != part.job_id.encode():
-        raise StoreCorrupt(f"{store.uri}: {part.key} exists and belongs to another job")
-    return str(metadata.get(b"vidray.attempt", b""), "utf-8", "replace")
-
-
-def _footer(store: ObjectStore, key: str) -> pq.FileMetaData:
-    """Parquet metadata by reading the object's end: 8 bytes, and before them the footer."""
-    try:
-        info = store.head(key)
-        tail = _tail(store, key, info.etag, info.size_bytes, _TAIL_BYTES)
-        footer_bytes = int.from_bytes(tail[-8:-4], "little") + len(_MAGIC) + 8
-        if footer_bytes > len(tail):
-            tail = _tail(store, key, info.etag, info.size_bytes, footer_bytes)
-        return pq.read_metadata(pa.BufferReader(tail))
-    except (pa.ArrowException, OSError, BadInput) as error:
-        raise StoreCorrupt(f"{store.uri}: {key} exists and is no part ({error})") from error
-
-
-def _tail(store: ObjectStore, key: str, etag: str, size_bytes: int, count: int) -> bytes:
-    start = max(0, size_bytes - min(count, MAX_PART_BYTES))
-    return store.get_range(key, start=start, stop=size_bytes, etag=etag)
+def _read(store: ObjectStore, key: str) -> bytes:
+    """A part that was just seen; Transient if it is gone now."""
+    data = find(store, key, max_bytes=MAX_PART_BYTES)
+    if data is None:
+        raise Transient(f"{store.uri}: {key} was there and is gone")
+    return data

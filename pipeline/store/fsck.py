@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import BadInput, StoreCorrupt, StoreError
+from pipeline.errors import StoreCorrupt, StoreError
 from pipeline.store.commit import (
     MAX_PART_BYTES,
     PART_PREFIX,
@@ -14,7 +14,7 @@ from pipeline.store.commit import (
     part_key,
 )
 from pipeline.store.local import TEMP_SUFFIX
-from pipeline.store.objects import ObjectInfo, ObjectStore, get
+from pipeline.store.objects import ObjectInfo, ObjectStore, find
 from pipeline.store.plan import SHARD_PREFIX, JobPlan, PlannedItems, load_plan, read_shard
 
 DAY_S = 86_400.0
@@ -117,9 +117,11 @@ def _check_one(
     """What is wrong with a committed part, None if nothing is."""
     video_ids = tuple(item.video_id for item in items.part(index))
     try:
-        data = get(store, part_key(index), max_bytes=MAX_PART_BYTES)
+        data = find(store, part_key(index), max_bytes=MAX_PART_BYTES)
+        if data is None:
+            return "it was listed and is gone"
         check_part(data, job_id=plan.job_id, index=index, video_ids=video_ids)
-    except (BadInput, StoreCorrupt) as error:
+    except StoreCorrupt as error:
         return str(error)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         return "the bytes differ from those the success marker names"

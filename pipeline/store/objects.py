@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Protocol
 
 from pipeline.config import MIB
-from pipeline.errors import BadInput, ConfigError, FailureCode
+from pipeline.errors import BadInput, ConfigError, FailureCode, StoreCorrupt, StoreDenied
 
 MAX_KEY_BYTES = 1024  # what S3 allows
 PROBE_KEY = "probe"
@@ -86,13 +86,17 @@ def get(store: ObjectStore, key: str, *, max_bytes: int, etag: str | None = None
 
 
 def find(store: ObjectStore, key: str, *, max_bytes: int = 64 * MIB) -> bytes | None:
-    """Read a whole object, or None where there is none."""
+    """Read one of the job's own objects, or None where there is none.
+
+    What would be a video's fault in an archive is the store's here: StoreDenied, StoreCorrupt.
+    """
     try:
         return get(store, key, max_bytes=max_bytes)
     except BadInput as error:
         if error.code is FailureCode.NOT_FOUND:
             return None
-        raise
+        kind = StoreDenied if error.code is FailureCode.FORBIDDEN else StoreCorrupt
+        raise kind(f"{store.uri}: {key}: {error.detail}") from error
 
 
 def probe(store: ObjectStore) -> None:

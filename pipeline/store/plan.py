@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.config import MIB
-from pipeline.errors import BadInput, ConfigError, StoreCorrupt
+from pipeline.errors import ConfigError, StoreCorrupt
 from pipeline.store.items import ITEM_SCHEMA, Item, items_to_table, table_to_items
-from pipeline.store.objects import ObjectStore, find, get
+from pipeline.store.objects import ObjectStore, find
 
 PLAN_KEY = "plan.json"
 SHARD_PREFIX = "plan/"
@@ -168,12 +168,9 @@ class PlannedItems:
 
 def read_shard(store: ObjectStore, shard: Shard) -> pa.Table:
     """One shard, checked against its digest. StoreCorrupt if it is missing or different."""
-    try:
-        data = get(store, shard.key, max_bytes=MAX_SHARD_BYTES)
-    except BadInput as error:
-        raise StoreCorrupt(f"{store.uri}: {shard.key}: {error.detail}") from error
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise StoreCorrupt(f"{store.uri}: {shard.key} is not what was planned")
+    data = find(store, shard.key, max_bytes=MAX_SHARD_BYTES)
+    if data is None or hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise StoreCorrupt(f"{store.uri}: {shard.key} is missing or not what was planned")
     return pq.read_table(io.BytesIO(data), schema=ITEM_SCHEMA)
 
 
