@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 
-KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
