@@ -8,9 +8,9 @@ from pydantic import NonNegativeInt
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.model.folder import HubFields, parse_fields, read_json, read_optional_json
+from pipeline.model.hub_config import CONFIG_FILE, load_config
 
 GENERATION_FILE = "generation_config.json"
-CONFIG_FILE = "config.json"
 
 
 class _Ends(HubFields):
@@ -48,9 +48,16 @@ def load_generation(path: Path) -> Generation:
     eos_ids = fields.eos_ids or ends.eos_ids
     if not eos_ids:
         raise CheckpointError(GENERATION_FILE, "no eos_token_id, and none in config.json")
+    _require_known(eos_ids, load_config(path).vocab_size)
     pads = (fields.pad_token_id, ends.pad_token_id, eos_ids[-1])
     pad_id = next(pad for pad in pads if pad is not None)
     return Generation(sampling=_sampling(fields), eos_ids=eos_ids, pad_id=pad_id)
+
+
+def _require_known(ids: tuple[int, ...], vocab_size: int) -> None:
+    if max(ids) >= vocab_size:
+        reason = f"eos_token_id {max(ids)}, but the model knows {vocab_size} tokens"
+        raise CheckpointError(GENERATION_FILE, reason)
 
 
 def _config_ends(path: Path) -> _Ends:

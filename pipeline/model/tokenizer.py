@@ -92,6 +92,11 @@ class Tokenizer:
             if self.control_id(token) != expected:
                 raise _refused(f"{token} is {self.control_id(token)}, config.json says {expected}")
 
+    @property
+    def num_tokens(self) -> int:
+        """Ids that stand for something; a model's vocabulary is often padded beyond them."""
+        return int(self._inner.get_vocab_size())
+
     def control_id(self, token: str) -> int:
         """The id of a control token such as `<|box_start|>`; CheckpointError if there is none."""
         control_id = self._inner.token_to_id(token)

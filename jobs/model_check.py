@@ -1,0 +1,100 @@
+"""`vidray model check`: prints a model folder's report for people."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.config import GIB, MIB, ModelConfig
+from pipeline.model.check import ModelReport, check_model
+
+EXIT_OK, EXIT_BAD_MODEL = 0, 2
+EXAMPLE_TOKENS = 16_384  # one full window
+
+
+def run(path: Path, console: Console) -> int:
+    """Check and print; returns the process's exit code."""
+    report = check_model(path)
+    render(report, console)
+    return EXIT_BAD_MODEL if report.problems else EXIT_OK
+
+
+def render(report: ModelReport, console: Console) -> None:
+    """What was found, what it costs, and what is wrong. File names are printed literally."""
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _facts(report):
+        facts.add_row(Text(name, style="bold"), Text(value))
+    console.print(facts)
+    if report.shares:
+        console.print(_memory(report))
+    for problem in report.problems:
+        console.print(Text(f"wrong: {problem}", style="red"))
+    if not report.problems:
+        console.print(Text("This model is complete and can be loaded.", style="green"))
+
+
+def _facts(report: ModelReport) -> Iterator[tuple[str, str]]:
+    if report.config:
+        yield "model", _shape(report.config)
+        yield (
+            "parameters",
+            (
+                f"{_count(report.num_parameters)}: vision {_count(report.num_vision_parameters)}, "
+                f"language {_count(report.num_language_parameters)}"
+            ),
+        )
+        yield "KV cache", f"{report.config.kv_bytes_per_token():,} bytes per token in bfloat16"
+    if report.inventory:
+        size, dtypes = _size(report.inventory.size_bytes), ", ".join(report.inventory.dtypes)
+        yield (
+            "weights",
+            (
+                f"{len(report.inventory.tensors)} tensors in {len(report.inventory.files)} file(s), "
+                f"{size}, {dtypes}"
+            ),
+        )
+    if report.tokenizer:
+        yield "tokenizer", f"{report.tokenizer.num_tokens:,} tokens"
+    if report.generation:
+        how = "greedy" if report.generation.sampling.is_greedy else "sampled"
+        yield "generation", f"{how}, ends with token {_list(report.generation.eos_ids)}"
+    if report.digest:
+        yield "digest", report.digest
+
+
+def _memory(report: ModelReport) -> Table:
+    table = Table("ranks", "weights", "KV of 16,384 tokens", "together", title="memory per rank")
+    for share in report.shares:
+        if share.reason:
+            table.add_row(str(share.size), Text(share.reason), "", "")
+            continue
+        kv_bytes = share.kv_bytes_per_token * EXAMPLE_TOKENS
+        sizes = (share.weight_bytes, kv_bytes, share.weight_bytes + kv_bytes)
+        table.add_row(str(share.size), *map(_size, sizes))
+    return table
+
+
+def _shape(config: ModelConfig) -> str:
+    tied = ", tied embeddings" if config.tie_word_embeddings else ""
+    return (
+        f"Qwen2-VL, {config.num_layers} layers of {config.hidden_size}, "
+        f"{config.num_heads} heads over {config.num_kv_heads}, vision {config.vision.depth} layers "
+        f"of {config.vision.embed_dim}{tied}"
+    )
+
+
+def _count(number: int) -> str:
+    """Three digits, as models are named: 73.4 B."""
+    scale = min(int(math.log10(max(number, 1))) // 3, 3)
+    return f"{number / 1000**scale:.3g} {' kMB'[scale]}".strip()
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / GIB:,.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:,.2f} MiB"
+
+
+def _list(ids: tuple[int, ...]) -> str:
+    return " or ".join(map(str, ids))
