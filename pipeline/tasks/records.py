@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from pipeline.errors import FailureCode
+from pipeline.types import MediaInfo, SamplingPlan, Window
 
 SCHEMA_VERSION = "1"
 
@@ -40,6 +41,20 @@ class MediaFacts:
     duration_s: float
     is_still: bool
 
+    @classmethod
+    def of(cls, media: MediaInfo) -> "MediaFacts":
+        return cls(
+            container=media.container,
+            codec=media.codec,
+            pixel_format=media.pixel_format,
+            width=media.width,
+            height=media.height,
+            rotation_deg=media.rotation_deg,
+            num_frames=len(media.pts),
+            duration_s=media.duration_s,
+            is_still=media.is_still,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFacts:
@@ -50,6 +65,17 @@ class WindowFacts:
     width: Annotated[int, Doc("pixels of each frame as given to the model")]
     height: int
     times_s: Annotated[tuple[float, ...], Doc("when each frame is shown")]
+
+    @classmethod
+    def of(cls, window: Window) -> "WindowFacts":
+        size = window.grid.size
+        return cls(
+            start_s=window.start_s,
+            end_s=window.end_s,
+            width=size.width,
+            height=size.height,
+            times_s=window.times_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +88,17 @@ class PlanFacts:
     num_frames: int
     num_tokens: Annotated[int, Doc("video tokens over all windows")]
     windows: tuple[WindowFacts, ...]
+
+    @classmethod
+    def of(cls, plan: SamplingPlan) -> "PlanFacts":
+        return cls(
+            hash=plan.hash,
+            preset=plan.preset,
+            fps=plan.fps,
+            num_frames=plan.num_frames,
+            num_tokens=plan.num_tokens,
+            windows=tuple(map(WindowFacts.of, plan.windows)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

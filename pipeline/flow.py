@@ -1,0 +1,98 @@
+"""The seam between what is done with a video (analyse.py) and where it is done.
+
+A flow opens videos, turns their frames into token chunks and runs the language model. The one in
+local.py does it in this process; actors can do it elsewhere. Nothing here computes.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pipeline.model.stream import Piece
+from pipeline.tasks.requests import Request, View
+from pipeline.types import MediaInfo, SamplingPlan, TokenChunk
+from pipeline.video.source import Source
+
+Stage = Literal["read", "encode", "prefill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedChunk:
+    """A token chunk and what it took to make it. read_s: waiting for its frames."""
+
+    tokens: TokenChunk
+    num_frames: int
+    num_damaged: int
+    read_s: float
+    encode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The plan is frozen; nothing is decoded yet. num_steps: temporal patches over all views."""
+
+    media: MediaInfo
+    plan: SamplingPlan
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A stage is through with this many more temporal patches."""
+
+    stage: Stage
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Some more text of the answer to a request; all of it, in pieces, in order."""
+
+    request: Request
+    text: str
+
+
+Event = Planned | Moved | Words
+Listener = Callable[[Event], None]  # called from any thread; must not block
+
+
+class Video(Protocol):
+    """An open video."""
+
+    media: MediaInfo
+    plan: SamplingPlan
+    etag: str
+    size_bytes: int
+
+    def still_at(self, time_s: float) -> SamplingPlan:
+        """The plan of the one frame shown at time_s."""
+
+    def token_chunks(self, view: View, *, listener: Listener) -> AsyncGenerator[EncodedChunk, None]:
+        """The view's chunks in order, read ahead within bounds; tells of "read" and "encode"."""
+
+
+class OpenStream(Protocol):
+    """The language model looking at one view, or at text alone."""
+
+    async def prefill(self, chunk: EncodedChunk) -> None:
+        """Take the next chunk."""
+
+    def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
+        """Answer all requests at once, piece by piece; a failure is its request's."""
+
+
+class Flow(Protocol):
+    """Where videos are read, encoded and answered. BadInput is the video's fault everywhere."""
+
+    model: str
+    model_digest: str
+
+    def open(self, source: Source) -> AbstractAsyncContextManager[Video]:
+        """Open and plan a video: header and packet index only."""
+
+    def stream(self, view: View | None) -> AbstractAsyncContextManager[OpenStream]:
+        """Room in the language model for a view, or for prompts of text alone."""
+
+    def max_parts(self, max_new_tokens: int) -> int:
+        """How many texts of that many tokens fit one prompt of text alone; at least 2."""

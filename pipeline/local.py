@@ -1,0 +1,215 @@
+"""The flow in this process: one thread reads ahead, one computes.
+
+Decoding happens in child processes, so it goes on while the model works; the reader holds a few
+chunks and then waits. Encoding, prefill and generation take turns: they want the same cores.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.ahead import read_ahead
+from pipeline.config import DecodeLimits, EngineLimits, Sampling
+from pipeline.flow import EncodedChunk, Listener, Moved
+from pipeline.model.answer import Question
+from pipeline.model.digest import digest
+from pipeline.model.encoder import VisionEncoder
+from pipeline.model.engine import Engine
+from pipeline.model.hub_generation import load_generation
+from pipeline.model.hub_preprocessor import load_preprocessing
+from pipeline.model.layout import PromptWindow
+from pipeline.model.stream import Piece, Stream
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.weights import load_model
+from pipeline.tasks.prompt import ChatLayout, Medium
+from pipeline.tasks.requests import Request, View
+from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, TokenChunk
+from pipeline.video.options import PlanOptions
+from pipeline.video.reader import Media, Reader, open_media
+from pipeline.video.source import Source, identity
+
+CHUNKS_AHEAD = 3
+PROMPT_SLACK = 256  # tokens of a prompt around the texts it quotes
+LINE_SLACK = 32  # tokens around each of them
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """A checkpoint in this process, and what it says about its own use."""
+
+    name: str
+    digest: str
+    sampling: Sampling
+    min_pixels: int | None
+    max_pixels: int | None
+    encoder: VisionEncoder
+    engine: Engine
+    layout: ChatLayout
+    limits: EngineLimits
+
+    @classmethod
+    def load(cls, folder: Path, *, limits: EngineLimits | None = None) -> "LocalModel":
+        """The model in this folder; CheckpointError if it cannot be trusted."""
+        limits = limits or EngineLimits()
+        generation = load_generation(folder)
+        pixels = load_preprocessing(folder)
+        tokenizer = Tokenizer.load(folder)
+        model = load_model(folder)
+        return cls(
+            name=folder.resolve().name,
+            digest=digest(folder),
+            sampling=generation.sampling,
+            min_pixels=pixels.min_pixels,
+            max_pixels=pixels.max_pixels,
+            encoder=VisionEncoder(model.vision),
+            engine=Engine(model.language, tokenizer, eos_ids=generation.eos_ids, limits=limits),
+            layout=ChatLayout(tokenizer),
+            limits=limits,
+        )
+
+
+class LocalFlow:
+    """Runs one video at a time through one model. Close it when done."""
+
+    def __init__(
+        self,
+        model: LocalModel,
+        *,
+        options: PlanOptions,
+        reader: Reader = "pyav",
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        self.model = model.name
+        self.model_digest = model.digest
+        self._model = model
+        self._options = options.within(min_pixels=model.min_pixels, max_pixels=model.max_pixels)
+        self._reader: Reader = reader
+        self._limits = limits or DecodeLimits()
+        self._reading = ThreadPoolExecutor(1, "read")
+        self._computing = ThreadPoolExecutor(1, "compute")
+
+    def close(self) -> None:
+        """End the threads; what they are in the middle of is finished first."""
+        self._reading.shutdown(cancel_futures=True)
+        self._computing.shutdown(cancel_futures=True)
+
+    @asynccontextmanager
+    async def open(self, source: Source) -> AsyncIterator["LocalVideo"]:
+        context = open_media(source, self._limits)
+        media = await _on(self._reading, context.__enter__)
+        try:
+            etag = await _on(self._reading, identity, source)
+            size_bytes = source.path.stat().st_size
+            yield LocalVideo(media, self, self._options, etag=etag, size_bytes=size_bytes)
+        finally:
+            await _on(self._reading, context.__exit__, None, None, None)
+
+    @asynccontextmanager
+    async def stream(self, view: View | None) -> AsyncIterator["LocalStream"]:
+        layout = self._model.layout
+        media = [] if view is None else [_prompt_window(view, layout)]
+        lay_out = layout.text_only if view is None else layout.question
+        with self._model.engine.open(media) as stream:
+            yield LocalStream(stream, lay_out, self._computing)
+
+    def max_parts(self, max_new_tokens: int) -> int:
+        room = self._model.limits.question_tokens - max_new_tokens - PROMPT_SLACK
+        return max(2, room // (max_new_tokens + LINE_SLACK))
+
+    def read(
+        self, media: Media, view: View, *, listener: Listener
+    ) -> AsyncGenerator[FrameChunk, None]:
+        """The view's frames, a few chunks ahead."""
+        frames = media.read(view.plan, view.window, reader=self._reader)
+        return read_ahead(_told(frames, listener), depth=CHUNKS_AHEAD, thread=self._reading)
+
+    async def encode(self, chunk: FrameChunk) -> TokenChunk:
+        (tokens,) = await _on(self._computing, self._model.encoder.encode, [chunk])
+        return tokens
+
+
+class LocalVideo:
+    """An open video whose frames this process reads and encodes."""
+
+    def __init__(
+        self, media: Media, flow: LocalFlow, options: PlanOptions, *, etag: str, size_bytes: int
+    ) -> None:
+        self.media: MediaInfo = media.info
+        self.plan = options.plan(media.info, source_id=etag)
+        self.etag = etag
+        self.size_bytes = size_bytes
+        self._open_media = media
+        self._flow = flow
+        self._options = options
+
+    def still_at(self, time_s: float) -> SamplingPlan:
+        return self._options.plan_still(self.media, time_s, source_id=self.etag)
+
+    async def token_chunks(
+        self, view: View, *, listener: Listener
+    ) -> AsyncGenerator[EncodedChunk, None]:
+        async with aclosing(self._flow.read(self._open_media, view, listener=listener)) as chunks:
+            started = time.monotonic()
+            async for chunk in chunks:
+                arrived = time.monotonic()
+                tokens = await self._flow.encode(chunk)
+                listener(Moved("encode", len(chunk.is_damaged) // TEMPORAL))
+                yield EncodedChunk(
+                    tokens=tokens,
+                    num_frames=len(chunk.is_damaged),
+                    num_damaged=sum(chunk.is_damaged),
+                    read_s=arrived - started,
+                    encode_s=time.monotonic() - arrived,
+                )
+                started = time.monotonic()
+
+
+class LocalStream:
+    """An open stream of this process's engine."""
+
+    def __init__(
+        self, stream: Stream, lay_out: Callable[[str], tuple[int, ...]], thread: Executor
+    ) -> None:
+        self._stream = stream
+        self._lay_out = lay_out
+        self._thread = thread
+
+    async def prefill(self, chunk: EncodedChunk) -> None:
+        await _on(self._thread, self._stream.prefill, chunk.tokens)
+
+    async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
+        pieces = self._stream.write([self._question(request) for request in requests])
+        async with aclosing(read_ahead(pieces, depth=1, thread=self._thread)) as ready:
+            async for piece in ready:
+                yield piece
+
+    def _question(self, request: Request) -> Question:
+        return Question(
+            ids=self._lay_out(request.prompt),
+            sampling=request.sampling,
+            constraint=request.constraint,
+            keep_control=request.kind == "ground",
+        )
+
+
+def _prompt_window(view: View, layout: ChatLayout) -> PromptWindow:
+    medium = Medium.IMAGE if view.plan.is_still else Medium.VIDEO
+    (ids_before,) = layout.before_media([medium])
+    return PromptWindow(ids_before=ids_before, plan_hash=view.plan.hash, window=view.window)
+
+
+def _told(frames: Iterator[FrameChunk], listener: Listener) -> Generator[FrameChunk, None, None]:
+    """The same chunks; the listener hears of each as it is read."""
+    for chunk in frames:
+        listener(Moved("read", len(chunk.is_damaged) // TEMPORAL))
+        yield chunk
+
+
+async def _on(thread: Executor, call: Callable[..., T], *arguments: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
