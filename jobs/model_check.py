@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.config import GIB, MIB, ModelConfig
 from pipeline.model.check import ModelReport, check_model
+from pipeline.model.checkpoint import Inventory
 
 EXIT_OK, EXIT_BAD_MODEL = 0, 2
 EXAMPLE_TOKENS = 16_384  # one full window
@@ -39,23 +40,10 @@ def render(report: ModelReport, console: Console) -> None:
 def _facts(report: ModelReport) -> Iterator[tuple[str, str]]:
     if report.config:
         yield "model", _shape(report.config)
-        yield (
-            "parameters",
-            (
-                f"{_count(report.num_parameters)}: vision {_count(report.num_vision_parameters)}, "
-                f"language {_count(report.num_language_parameters)}"
-            ),
-        )
+        yield "parameters", _parameters(report)
         yield "KV cache", f"{report.config.kv_bytes_per_token():,} bytes per token in bfloat16"
     if report.inventory:
-        size, dtypes = _size(report.inventory.size_bytes), ", ".join(report.inventory.dtypes)
-        yield (
-            "weights",
-            (
-                f"{len(report.inventory.tensors)} tensors in {len(report.inventory.files)} file(s), "
-                f"{size}, {dtypes}"
-            ),
-        )
+        yield "weights", _weights(report.inventory)
     if report.tokenizer:
         yield "tokenizer", f"{report.tokenizer.num_tokens:,} tokens"
     if report.generation:
@@ -84,6 +72,17 @@ def _shape(config: ModelConfig) -> str:
         f"{config.num_heads} heads over {config.num_kv_heads}, vision {config.vision.depth} layers "
         f"of {config.vision.embed_dim}{tied}"
     )
+
+
+def _parameters(report: ModelReport) -> str:
+    vision, language = report.num_vision_parameters, report.num_language_parameters
+    total = _count(report.num_parameters)
+    return f"{total}: vision {_count(vision)}, language {_count(language)}"
+
+
+def _weights(inventory: Inventory) -> str:
+    size, dtypes = _size(inventory.size_bytes), ", ".join(inventory.dtypes)
+    return f"{len(inventory.tensors)} tensors in {len(inventory.files)} file(s), {size}, {dtypes}"
 
 
 def _count(number: int) -> str:

@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankShare:
-    """What one of `size` ranks holds, in bfloat16; or the reason why the model can't be split so."""
+    """What one of `size` ranks holds, in bfloat16, or the reason why there can be no such split."""
 
     size: int
     weight_bytes: int = 0

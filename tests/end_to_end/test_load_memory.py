@@ -62,7 +62,7 @@ def write_random_checkpoint(folder: Path) -> int:
         shapes = {part.tensor: part.shape for _, part in parts}
     names = sorted(shapes)
     half = len(names) // NUM_FILES
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, chunk in enumerate((names[:half], names[half:])):
         file = f"model-{number + 1:05d}-of-{NUM_FILES:05d}.safetensors"
         weight_map |= dict.fromkeys(chunk, file)
