@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,21 +57,27 @@ def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
     proxy.close()
 
 
+def visible_parts(store: ObjectStore) -> list[str]:
+    """What a reader's glob over parts/*.parquet matches."""
+    keys = [info.key for info in store.scan(PART_PREFIX)]
+    return [key for key in keys if fnmatch(key, "parts/*.parquet")]
+
+
 def read_ids(store: ObjectStore) -> list[str]:
     """Video ids as a reader finds them; fails on anything torn."""
     ids: list[str] = []
-    for info in store.scan(PART_PREFIX):
-        data = get(store, info.key, max_bytes=1 << 20)
+    for key in visible_parts(store):
+        data = get(store, key, max_bytes=1 << 20)
         table = pq.read_table(pa.BufferReader(data))
         table.validate(full=True)
         ids += table["video_id"].to_pylist()
     return ids
 
 
-def assert_complete(store: ObjectStore, now_s: float = 0.0) -> None:
+def assert_complete(store: ObjectStore) -> None:
     assert read_ids(store) == planned_ids(store)
     assert len(set(read_ids(store))) == NUM_ITEMS
-    report = fsck(store, now_s=now_s)
+    report = fsck(store, now_s=0.0)
     assert report.is_sound
     assert report.is_finished
     assert report.num_rows == NUM_ITEMS
@@ -278,7 +286,7 @@ def test_a_revoked_key_stops_the_job_clearly_and_it_resumes(
     s3_server: S3Server, proxy: FaultProxy, out: str, store: ObjectStore
 ) -> None:
     def revoke(point: CommitPoint) -> None:
-        if point is CommitPoint.PART_CHECKED and len(list(store.scan(PART_PREFIX))) == 2:
+        if point is CommitPoint.PART_CHECKED and len(visible_parts(store)) == 2:
             proxy.inject("revoke", method="PUT")
 
     hurt = open_store(out, impatient(s3_server, proxy))
@@ -325,8 +333,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, out: str) -> tuple[str
     return out, server.endpoint, open_store(out, server.config())
 
 
-def start_driver(uri: str, endpoint: str, *kill: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.batch_driver", uri, endpoint, str(NUM_ITEMS), *kill]
+def start_driver(
+    uri: str, endpoint: str, *kill: str, num_items: int = NUM_ITEMS
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.batch_driver", uri, endpoint, str(num_items), *kill]
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     return subprocess.Popen(
         command,
@@ -354,9 +364,30 @@ def test_a_driver_killed_at_any_point_is_finished_by_running_it_again(
     driver = start_driver(uri, endpoint, point, count)
     driver.communicate(timeout=60)
     assert driver.returncode == -signal.SIGKILL
-    to_do = 4 - len(list(store.scan(PART_PREFIX)))
+    to_do = 4 - len(visible_parts(store))
     assert finish_driver(start_driver(uri, endpoint)) == (to_do, to_do)
     assert_complete(store)
+
+
+def test_a_driver_killed_at_random_moments_still_makes_every_row_once(
+    place: tuple[str, str, ObjectStore],
+) -> None:
+    uri, endpoint, store = place
+    chance = random.Random(0)
+    num_killed = 0
+    for _ in range(3):
+        driver = start_driver(uri, endpoint, num_items=120)
+        enough = len(visible_parts(store)) + chance.randrange(1, 8)
+        while driver.poll() is None and len(visible_parts(store)) < enough:
+            pass  # each look is a listing; the driver ends by itself at the latest
+        driver.kill()
+        driver.communicate(timeout=60)
+        num_killed += driver.returncode == -signal.SIGKILL
+    assert num_killed >= 1
+    finish_driver(start_driver(uri, endpoint, num_items=120))
+    assert read_ids(store) == planned_ids(store)
+    assert len(set(read_ids(store))) == 120
+    assert fsck(store, now_s=0.0).is_sound
 
 
 def test_two_drivers_on_one_job_make_one_set_of_parts_and_readers_see_no_torn_row(
@@ -381,11 +412,11 @@ def test_every_visible_part_is_whole_while_a_job_runs(store: ObjectStore) -> Non
 
     def look(point: CommitPoint) -> None:
         plan = load_plan(store)
-        for info in store.scan(PART_PREFIX):
-            index = part_index(info.key)
+        for key in visible_parts(store):
+            index = part_index(key)
             assert plan is not None
             assert index is not None
-            data = get(store, info.key, max_bytes=1 << 20)
+            data = get(store, key, max_bytes=1 << 20)
             assert pq.read_metadata(pa.BufferReader(data)).num_rows == plan.num_rows(index)
             looks.append(index)
 
