@@ -1,1 +1,1 @@
-"""vidray-demo: a small Qwen2-VL that knows moving coloured shapes, and the world it was trained on."""
+"""vidray-demo: a small Qwen2-VL that knows moving coloured shapes."""

@@ -1,4 +1,4 @@
-"""Training batches, each a pure function of (seed, index): drawn, degraded, and with their truth."""
+"""Training batches, each a pure function of (seed, index): drawn, degraded, with their truth."""
 
 from dataclasses import dataclass
 

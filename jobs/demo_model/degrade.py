@@ -1,4 +1,4 @@
-"""What a codec and a resize do to drawn frames, without either: training sees it at numpy's speed."""
+"""What a codec and a resize do to drawn frames, at numpy's speed and without either."""
 
 from functools import cache
 
@@ -39,7 +39,7 @@ def blur(x: np.ndarray, *, strength: float) -> np.ndarray:
 
 
 def quantise(x: np.ndarray, *, step: float) -> np.ndarray:
-    """Round 8x8 cosine coefficients, coarser at high frequencies and in colour, which is halved too."""
+    """Round 8x8 cosine coefficients, coarser where fine; colour is halved, too."""
     num_frames, height, width, _ = x.shape
     pads = ((0, 0), (0, -height % (2 * BLOCK)), (0, -width % (2 * BLOCK)), (0, 0))
     ycc = np.pad(x, pads, mode="edge") @ TO_YCC.T

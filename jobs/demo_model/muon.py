@@ -45,13 +45,13 @@ class Muon(torch.optim.Optimizer):
 
     def _push(self, matrix: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov momentum of one matrix."""
-        assert matrix.grad is not None
+        gradient = torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
         state = self.state[matrix]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(matrix)
         held: Tensor = state["momentum"]
-        held.lerp_(matrix.grad, 1 - momentum)
-        return matrix.grad.lerp(held, momentum)
+        held.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(held, momentum)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -59,6 +59,11 @@ def find_question(scene: Scene, time_s: float, rng: Generator) -> Question:
     return Question("absent", grounding_question(f"the {colour} {kind}"), NOT_THERE)
 
 
+def absent_name(scene: Scene, rng: Generator) -> str:
+    """The name of a shape the scene never has, often of its colours or kinds."""
+    return "the {} {}".format(*_absent(scene, rng, list(scene.shapes)))
+
+
 def box_text(scene: Scene, shape: Shape, time_s: float) -> str:
     """The shape's box in Qwen2-VL's format, rounded to GRAIN."""
     steps = [coordinate(value) for value in scene.unit_box(shape, time_s)]
@@ -114,7 +119,7 @@ def _disappears(scene: Scene, rng: Generator) -> Pair:
 
 
 def _left_of(scene: Scene, rng: Generator) -> Pair | None:
-    """The nearest on its left at the start; asked of shapes that are there at the start, or never."""
+    """The nearest on its left at the start, where both can be seen."""
     shape = _named(scene, rng)
     text = f"What is left of {_name(shape)} at the start?"
     if isinstance(shape, str):

@@ -53,7 +53,7 @@ def draw_shape(
 
 
 def _cells(low: float, high: float, limit: int) -> tuple[slice, np.ndarray]:
-    """The pixels from low to high with a border of one, and their centres in unit-box coordinates."""
+    """The pixels from low to high and one more, and their centres in the unit box."""
     start, stop = max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, limit)
     centres = np.arange(start, max(stop, start)) + 0.5
     return slice(start, stop), (centres - low) / (high - low)

@@ -19,7 +19,7 @@ def demo_config(*, vocab_size: int, special_ids: dict[str, int]) -> ModelConfig:
     vision = VisionConfig(depth=6, embed_dim=128, num_heads=4, mlp_ratio=3.0, hidden_size=192)
     return ModelConfig(
         hidden_size=192,
-        intermediate_size=512,
+        intermediate_size=384,
         num_layers=6,
         num_heads=6,
         num_kv_heads=3,
@@ -39,7 +39,7 @@ def demo_config(*, vocab_size: int, special_ids: dict[str, int]) -> ModelConfig:
 
 @torch.no_grad()
 def initialise(model: nn.Module, *, seed: int) -> None:
-    """Random matrices scaled by their inputs, smaller where they write to the residual; unit norms."""
+    """Random matrices scaled by their inputs, smaller where they add to the residual."""
     generator = torch.Generator().manual_seed(seed)
     depth = sum("norm" in name and name.endswith("weight") for name, _ in model.named_parameters())
     for name, parameter in model.named_parameters():

@@ -1,7 +1,7 @@
 """What each merged vision token should know: the auxiliary targets the vision tower learns from.
 
-As in one-stage detectors (FCOS, arXiv 1904.01355), a token that a shape covers says which colour and
-kind it is, which way it moves, and how far its box's edges are, in tokens from the token's own centre.
+As in one-stage detectors (FCOS, arXiv 1904.01355), a token that a shape covers says which colour
+and kind it is, which way it moves, and how far its box's edges are from the token's own centre.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,14 @@ class TokenTargets:
     motion: np.ndarray
     seen: np.ndarray  # (M, 2) float32: visible in the first, in the second frame
     boxes: np.ndarray  # (M, 2, 4) float32: left, top, right, bottom, in tokens from its centre
+
+    @staticmethod
+    def join(items: list["TokenTargets"]) -> "TokenTargets":
+        """Temporal patches one after another along the token axis."""
+        names = TokenTargets.__slots__
+        return TokenTargets(
+            **{n: np.concatenate([getattr(item, n) for item in items]) for n in names}
+        )
 
     @staticmethod
     def stack(items: list["TokenTargets"]) -> "TokenTargets":

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -93,19 +94,24 @@ class Run:
     step: int = 0
     every_s: float = 300.0
     log_every: int = 50
+    is_stopping: bool = False
     _means: dict[str, float] = field(default_factory=dict)
 
     def train(
         self,
         batches: Iterator[Batch],
         loss_of: Callable[[Batch], tuple[Tensor, dict[str, float]]],
-        on_save: Callable[[], None] | None = None,
+        on_save: Callable[["Run"], None] | None = None,
     ) -> None:
-        """Step until the schedule ends; log running means, checkpoint every `every_s` seconds."""
+        """Step until the schedule ends; log running means, checkpoint every `every_s` seconds.
+
+        SIGTERM ends it after the step at hand, with a checkpoint.
+        """
+        signal.signal(signal.SIGTERM, self._stop)
         saved_at = logged_at = time.monotonic()
         logged_step = self.step
         for batch in batches:
-            if self.step >= self.schedule.num_steps:
+            if self.is_stopping or self.step >= self.schedule.num_steps:
                 break
             loss, figures = loss_of(batch)
             loss.backward()
@@ -123,9 +129,14 @@ class Run:
             if now - saved_at > self.every_s:
                 self.save()
                 if on_save:
-                    on_save()
+                    on_save(self)
                 saved_at = time.monotonic()
         self.save()
+        if on_save:
+            on_save(self)
+
+    def _stop(self, *_: object) -> None:
+        self.is_stopping = True
 
     def _note(self, figures: dict[str, float]) -> None:
         for name, value in figures.items():

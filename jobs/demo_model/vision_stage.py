@@ -33,22 +33,28 @@ class VisionLearner(nn.Module):
         return scores.loss, scores.figures
 
 
-def train_vision(tower: VisionTower, folder: Path, *, num_steps: int, seed: int) -> VisionLearner:
-    """Train until num_steps, resuming from the folder; returns the learner with averaged weights."""
+def train_vision(
+    tower: VisionTower, folder: Path, *, num_steps: int, seed: int
+) -> tuple[VisionLearner, bool]:
+    """Train until num_steps, resuming from the folder.
+
+    returns: the learner with averaged weights, and whether it was told to stop before the end
+    """
     learner = VisionLearner(tower)
     run = Run(folder, learner, Optimiser(learner), Schedule(num_steps=num_steps), Averaged(learner))
     run.resume()
     make = partial(make_pairs, seed, batch_size=BATCH_SIZE)
     run.train(twice(make, run.step), learner.loss_of)
     run.average.copy_to(learner)
-    return learner
+    return learner, run.is_stopping
 
 
 def twice(make: "partial[PairBatch]", step: int) -> Iterator[PairBatch]:
-    """The batches from a step on: even steps a new one, odd steps an old one with left and right swapped."""
+    """Batches from a step on: even steps a new one, odd steps an older one in a mirror."""
     fresh = step // 2
     recent: list[PairBatch] = []
-    for index, batch in enumerate(made_ahead(make, max(0, fresh - LAG)), max(0, fresh - LAG)):
+    first = max(0, fresh - LAG)
+    for index, batch in enumerate(made_ahead(make, first), first):
         recent = [*recent[-LAG:], batch]
         if index < fresh:
             continue

@@ -1,4 +1,4 @@
-"""vidray-demo's own tokenizer.json: byte-level BPE in which every word of its world is one token."""
+"""vidray-demo's tokenizer.json: byte-level BPE in which every word of its world is one token."""
 
 from itertools import product
 

@@ -33,7 +33,7 @@ MIN_SIZE, MAX_SIZE = 0.12, 0.40
 MIN_SPEED, MAX_SPEED = (
     0.06,
     0.50,
-)  # short sides a second; at 2 fps the slowest still moves 3 % a frame
+)  # short sides a second: at 2 fps, 3 % or more a frame
 MIN_SEEN_S = 0.9  # a shape with an event is there, and is away, for at least this long
 MIN_GAP = 0.02  # between the boxes of two shapes, at all times
 MIN_ORDER_GAP = 0.08  # between the x of two shapes where each is first seen
@@ -125,7 +125,7 @@ def random_scene(
     duration_s: float | None = None,
     is_still: bool = False,
 ) -> Scene:
-    """Draw a scene; the same generator state gives the same scene. Stills have no motion, no events."""
+    """Draw a scene: equal generator states, equal scenes. Stills have no motion, no events."""
     aspect = float(np.exp(rng.uniform(-np.log(2), np.log(2)))) if aspect is None else aspect
     duration_s = float(rng.uniform(2, 10)) if duration_s is None else duration_s
     empty = Scene(aspect=aspect, duration_s=duration_s, shapes=(), background=_background(rng))
@@ -222,7 +222,7 @@ def _touch(shape: Shape, other: Shape, duration_s: float) -> bool:
     if stop_s <= start_s:
         return False
     reach = (shape.size + other.size) / 2 + MIN_GAP
-    # Velocities are constant, so both distances are linear in time: a fine time grid finds a meeting.
+    # Both distances are linear in time, so a fine grid of times finds a meeting.
     times = np.linspace(start_s, stop_s, 1 + int((stop_s - start_s) / 0.02 + 1))
     x, y = (
         np.subtract(a, b) for a, b in zip(_path(shape, times), _path(other, times), strict=True)

@@ -1,0 +1,121 @@
+"""Clips with many questions each, as ids: what the decoder learns from."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.random import Generator
+
+from jobs.demo_model.dataset import random_size
+from jobs.demo_model.degrade import degrade
+from jobs.demo_model.questions import (
+    Question,
+    caption_question,
+    find_question,
+    random_question,
+)
+from jobs.demo_model.render import render
+from jobs.demo_model.targets import CELL, TokenTargets, token_targets
+from jobs.demo_model.vocabulary import encode_marked
+from jobs.demo_model.world import Scene, random_scene
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.tasks.prompt import ChatLayout
+
+STEPS_PER_BATCH = 40  # temporal patches, whatever the clips' length
+MAX_CLIPS = 16
+NUM_SETS = 3  # sets of questions on the same clips
+NUM_QUESTIONS = 7  # of each clip in a set, besides the caption
+STILL_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One question and its answer, as the ids that follow a video."""
+
+    kind: str
+    ids: list[int]
+    answer_start: int
+
+
+@dataclass(slots=True)
+class ClipBatch:
+    """Clips of one size and length.
+
+    sets: NUM_SETS x B lists of segments
+    """
+
+    frames: np.ndarray  # (B, T, H, W, 3) uint8
+    targets: TokenTargets  # (B, M, ...)
+    sets: list[list[list[Segment]]]
+
+
+def make_clips(
+    seed: int, index: int, *, tokenizer_json: str, longest: tuple[tuple[int, int], ...]
+) -> ClipBatch:
+    """Batch number `index` of a seed's endless series.
+
+    longest: (index, temporal patches) pairs: from that batch on, clips are up to so long.
+    """
+    rng = np.random.default_rng((seed, 1, index))
+    encoder = _encoder(tokenizer_json)
+    limit = max((patches for start, patches in longest if index >= start), default=10)
+    is_still = rng.random() < STILL_SHARE
+    num_steps = 1 if is_still else int(rng.integers(2, limit + 1))
+    size, aspect = random_size(rng)
+    frames, targets, sets = [], [], [[] for _ in range(NUM_SETS)]
+    for _ in range(min(MAX_CLIPS, STEPS_PER_BATCH // num_steps)):
+        low, high = max(2.0, num_steps - 0.45), min(10.0, num_steps + 0.45)
+        duration_s = float(rng.uniform(low, high)) if not is_still else 2.0
+        is_repeated = not is_still and rng.random() < 0.03  # one frame, again and again
+        scene = random_scene(
+            rng, aspect=aspect, duration_s=duration_s, is_still=is_still or is_repeated
+        )
+        times = [0.0, 0.0] if is_still else sample_times(duration_s, 2 * num_steps)
+        drawn = render(scene, times, height=size.height, width=size.width, colour_jitter=14)
+        frames.append(degrade(drawn, rng))
+        steps = [
+            token_targets(scene, pair, rows=size.height // CELL, columns=size.width // CELL)
+            for pair in zip(times[::2], times[1::2], strict=True)
+        ]
+        targets.append(TokenTargets.join(steps))
+        for lesson in sets:
+            lesson.append(
+                [encoder.segment(q) for q in draw_questions(scene, rng, is_still=is_still)]
+            )
+    return ClipBatch(np.stack(frames), TokenTargets.stack(targets), sets)
+
+
+def sample_times(duration_s: float, num_frames: int) -> list[float]:
+    """The times at which the pipeline's plan shows a clip to the model."""
+    return [index * duration_s / num_frames for index in range(num_frames)]
+
+
+def draw_questions(scene: Scene, rng: Generator, *, is_still: bool) -> list[Question]:
+    """The caption and NUM_QUESTIONS more; boxes are only asked for on stills."""
+    questions = [caption_question(scene, is_still=is_still)]
+    while len(questions) <= NUM_QUESTIONS:
+        wants_box = is_still and rng.random() < 0.75
+        question = find_question(scene, 0.0, rng) if wants_box else random_question(scene, rng)
+        if question is not None:
+            questions.append(question)
+    return questions
+
+
+class SegmentEncoder:
+    """Questions and answers to ids, in the pipeline's own layout."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._layout = ChatLayout(tokenizer)
+
+    def segment(self, question: Question) -> Segment:
+        asked = self._layout.question(question.text)
+        answer = encode_marked(self._tokenizer, question.answer)
+        return Segment(
+            question.kind, [*asked, *answer, self._tokenizer.ids.im_end], answer_start=len(asked)
+        )
+
+
+@cache
+def _encoder(tokenizer_json: str) -> SegmentEncoder:
+    return SegmentEncoder(Tokenizer(tokenizer_json))

@@ -1,0 +1,112 @@
+"""Many questions on each of many clips in one pass through the model's own layers.
+
+A served question stands alone after its video. So do these: every segment starts at the position
+right after the video and sees the video and itself, never another segment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from jobs.demo_model.lessons import Segment
+from pipeline.model.language import DecoderLayer, LanguageModel
+from pipeline.model.positions import (
+    multimodal_rotary,
+    position_after_video,
+    rotate,
+    text_positions,
+    video_positions,
+)
+from pipeline.types import Grid
+
+PAD_ID = 0
+
+
+@dataclass(slots=True)
+class Packing:
+    """Where the segments of B clips lie in padded rows of text.
+
+    ids: (B, L); position: (B, L) within the segment; mask: (B, 1, L, L) additive, its own past only
+    """
+
+    ids: Tensor
+    position: Tensor
+    mask: Tensor
+
+
+def pack(clips: Sequence[Sequence[Segment]]) -> Packing:
+    """Lay each clip's segments one after another; padding sees only itself."""
+    lengths = [sum(len(segment.ids) for segment in clip) for clip in clips]
+    shape = (len(clips), max(lengths))
+    ids = torch.full(shape, PAD_ID)
+    position = torch.zeros(shape, dtype=torch.long)
+    owner = torch.arange(shape[1]).repeat(len(clips), 1) + len(max(clips, key=len))
+    for row, clip in enumerate(clips):
+        start = 0
+        for index, segment in enumerate(clip):
+            stop = start + len(segment.ids)
+            ids[row, start:stop] = torch.tensor(segment.ids)
+            position[row, start:stop] = torch.arange(stop - start)
+            owner[row, start:stop] = index
+            start = stop
+    sees = (owner[:, :, None] == owner[:, None, :]).tril()
+    mask = torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
+    return Packing(ids, position, mask[:, None])
+
+
+def packed_hidden(
+    language: LanguageModel, video: Tensor, grid: Grid, *, prefix: Sequence[int], packing: Packing
+) -> tuple[list[Tensor], int]:
+    """Hidden states after every layer, and where the text starts in a row.
+
+    video: (B, M, D). returns: per layer (B, prefix + M + L, D), the last one normalised
+    """
+    batch, start = video.shape[0], len(prefix)
+    before = language.embed(torch.tensor(prefix)).expand(batch, -1, -1)
+    x = torch.cat((before, video, language.embed(packing.ids)), dim=1)
+    past = torch.cat((text_positions(0, start), video_positions(start, grid)), dim=1)
+    text = packing.position + position_after_video(start, grid)
+    places = torch.cat(
+        (past[:, None].expand(-1, batch, -1), text.expand(3, -1, -1)), dim=2
+    )  # (3, B, S)
+    config = language.config
+    rotary = multimodal_rotary(
+        places.flatten(1),
+        head_dim=config.head_dim,
+        theta=config.rope_theta,
+        sections=config.mrope_section,
+    )
+    num_past = past.shape[1]
+    mask = F.pad(packing.mask, (num_past, 0))
+    states = []
+    for layer in language.layers:
+        x = _layer(layer, x, rotary, mask, num_past)
+        states.append(x)
+    states[-1] = language.norm(x)
+    return states, num_past
+
+
+def _layer(
+    layer: DecoderLayer, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, num_past: int
+) -> Tensor:
+    """The layer's own norms and matmuls around attention with a mask."""
+    attention = layer.self_attn
+    batch, length, _ = x.shape
+    num_heads, num_kv = attention.num_heads, attention.num_kv_heads
+    flat = attention.qkv(layer.input_layernorm(x)).flatten(0, 1)
+    heads = flat.unflatten(-1, (-1, attention.head_dim))
+    turned = rotate(heads[:, : num_heads + num_kv], *rotary)
+    parts = (turned[:, :num_heads], turned[:, num_heads:], heads[:, num_heads + num_kv :])
+    query, keys, values = (part.unflatten(0, (batch, length)).transpose(1, 2) for part in parts)
+    keys, values = (part.repeat_interleave(num_heads // num_kv, dim=1) for part in (keys, values))
+    attend = F.scaled_dot_product_attention
+    past = attend(
+        query[:, :, :num_past], keys[:, :, :num_past], values[:, :, :num_past], is_causal=True
+    )
+    text = attend(query[:, :, num_past:], keys, values, attn_mask=mask)
+    mixed = torch.cat((past, text), dim=2).transpose(1, 2).flatten(2)
+    x = x + attention.o_proj(mixed)
+    return x + layer.mlp(layer.post_attention_layernorm(x))

@@ -1,0 +1,79 @@
+"""The whole training of vidray-demo, stage by stage; stop it any time and it goes on where it was.
+
+vision    the tower alone, on single temporal patches and auxiliary heads
+decoder   the language model on top of the tower as it is, many questions per clip
+together  both, at a lower rate
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from jobs.demo_model.card import card
+from jobs.demo_model.export import export
+from jobs.demo_model.language_stage import GROWING, Learner, new_run, train_language
+from jobs.demo_model.shape import demo_config, new_model
+from jobs.demo_model.trainer import Run
+from jobs.demo_model.vision_stage import train_vision
+from jobs.demo_model.vocabulary import CONTROL, load_tokenizer
+from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.model.tokenizer import Tokenizer
+
+ALL_LENGTHS = ((0, 10),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Steps of each stage."""
+
+    vision_steps: int = 6000
+    decoder_steps: int = 8000
+    together_steps: int = 8000
+    seed: int = 0
+
+
+def train(
+    folder: Path, budget: Budget, *, weights: Path | None = None, num_threads: int = 2
+) -> None:
+    """Train in `folder`, resuming what is there; averaged weights go to `weights` now and then."""
+    torch.set_num_threads(num_threads)
+    tokenizer = load_tokenizer()
+    model = untrained(tokenizer, seed=budget.seed)
+    seen, is_stopping = train_vision(
+        model.vision, folder / "vision", num_steps=budget.vision_steps, seed=budget.seed
+    )
+    if is_stopping:
+        return
+    save = writer(tokenizer, weights or folder / "weights")
+    stages = (("decoder", budget.decoder_steps, False), ("together", budget.together_steps, True))
+    for name, num_steps, trains_tower in stages:
+        learner = Learner(model, seen.heads, tokenizer, trains_tower=trains_tower)
+        rate = 0.5 if trains_tower else 1.0
+        run = new_run(learner, folder / name, num_steps=num_steps, rate=rate)
+        longest = ALL_LENGTHS if trains_tower else GROWING
+        seed = budget.seed + int(trains_tower)
+        train_language(run, learner, seed=seed, tokenizer=tokenizer, longest=longest, on_save=save)
+        run.average.copy_to(learner)
+        if run.is_stopping:
+            return
+
+
+def untrained(tokenizer: Tokenizer, *, seed: int) -> Qwen2VL:
+    ids = {token: tokenizer.control_id(token) for token in CONTROL}
+    config = demo_config(vocab_size=max(ids.values()) + 1, special_ids=ids)
+    return new_model(config, seed=seed)
+
+
+def writer(tokenizer: Tokenizer, weights: Path) -> Callable[[Run], None]:
+    """Writes a run's averaged weights as a checkpoint folder."""
+    spare = untrained(tokenizer, seed=0)
+
+    def write(run: Run) -> None:
+        names = {name for name, _ in spare.named_parameters()}
+        averaged = run.average.values
+        spare.load_state_dict({name: averaged[f"model.{name}"] for name in names}, strict=False)
+        export(spare, tokenizer, weights, card=card({}, num_clips=0))
+
+    return write
