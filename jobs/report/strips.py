@@ -1,0 +1,123 @@
+"""A few small frames of each video for the page: read again from the source, in the sandbox."""
+
+import io
+import os
+import tempfile
+from base64 import b64encode
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.config import DecodeLimits
+from pipeline.store.archive import Archive
+from pipeline.store.items import Item
+from pipeline.store.objects import source_changed
+from pipeline.store.open import S3_SCHEME
+from pipeline.store.s3_config import S3Config
+from pipeline.tasks.records import Record
+from pipeline.types import (
+    PATCH,
+    TEMPORAL,
+    ChunkSpan,
+    Grid,
+    MediaInfo,
+    SamplingPlan,
+    Size,
+    Window,
+)
+from pipeline.video.reader import open_media
+from pipeline.video.sizes import PixelRange, bounded_resize
+from pipeline.video.source import Source
+
+FRAMES = 6  # of one video
+PIXELS = 224 * 140  # of one frame
+JPEG_QUALITY = 72
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Still:
+    """One frame as a JPEG. time_s: as the record has it, so that boxes find their frame."""
+
+    time_s: float
+    jpeg: bytes
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/jpeg;base64," + b64encode(self.jpeg).decode()
+
+
+class Strips:
+    """Reads strips for records whose videos can still be reached."""
+
+    def __init__(self, *, s3: S3Config | None = None, limits: DecodeLimits | None = None) -> None:
+        self._limits = limits or DecodeLimits()
+        self._archive = Archive(
+            s3=s3, folder=tempfile.gettempdir(), max_bytes=self._limits.max_bytes
+        )
+
+    def read(self, record: Record) -> list[Still]:
+        """The record's frames in order of time. BadInput where the video is gone or has changed."""
+        times_s = still_times(record)
+        etag = record.etag if record.uri.startswith(S3_SCHEME) else None
+        with self._archive.open(Item(uri=record.uri, etag=etag)) as copy:
+            if record.size_bytes not in (None, os.path.getsize(copy.path)):
+                raise source_changed()
+            source = Source.of(copy.path)
+            with open_media(source, self._limits) as media:
+                plan = _plan(media.info, times_s)
+                chunks = media.read(plan, plan.windows[0])
+                frames = [frame for chunk in chunks for frame in chunk.frames.numpy()]
+        return [
+            Still(time_s=time_s, jpeg=_jpeg(frame))
+            for time_s, frame in zip(times_s, frames, strict=False)  # an odd one was doubled
+        ]
+
+
+def still_times(record: Record) -> list[float]:
+    """Which moments to show: those with boxes first, then others evenly spread, FRAMES at most."""
+    windows = record.plan.windows if record.plan else ()
+    shown = sorted({time_s for window in windows for time_s in window.times_s})
+    boxed = sorted({box.time_s for box in record.boxes})[:FRAMES]
+    room = FRAMES - len(boxed)
+    even = [shown[index * len(shown) // room] for index in range(room)] if shown and room else []
+    return sorted({*boxed, *even}) or [0.0]
+
+
+def _plan(media: MediaInfo, times_s: list[float]) -> SamplingPlan:
+    """The plan of exactly these moments, small."""
+    stamps_s = (media.pts - media.pts[0]) * (media.time_base_num / media.time_base_den)
+    places = np.searchsorted(stamps_s, np.array(times_s) + 1e-6, side="right") - 1
+    pts = media.pts[np.maximum(places, 0)].tolist()
+    num_steps = -(-len(pts) // TEMPORAL)
+    padding = num_steps * TEMPORAL - len(pts)
+    size = bounded_resize(Size(media.height, media.width), PixelRange(0, PIXELS))
+    window = Window(
+        index=0,
+        start_s=0.0,
+        end_s=media.duration_s,
+        frame_pts=(*pts, *pts[-1:] * padding),
+        times_s=(*times_s, *times_s[-1:] * padding),
+        grid=Grid(num_steps, size.height // PATCH, size.width // PATCH),
+        chunks=(ChunkSpan(0, 0, num_steps),),
+    )
+    return SamplingPlan(
+        source_id="report",
+        preset="report",
+        fps=0.0,
+        source_width=media.width,
+        source_height=media.height,
+        duration_s=media.duration_s,
+        is_still=media.is_still,
+        time_base_num=media.time_base_num,
+        time_base_den=media.time_base_den,
+        windows=(window,),
+    )
+
+
+def _jpeg(frame: NDArray[np.uint8]) -> bytes:
+    """frame: (H, W, 3) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return buffer.getvalue()
