@@ -1,7 +1,7 @@
-"""What a file is, by its first bytes, and whether it ends where its own header says it should.
+"""What a file is, by its first bytes, and whether it ends where its own header says.
 
-Covered: only containers on the list ever reach FFmpeg, and each with the demuxer named here, so no
-playlist, script or image is probed by FFmpeg, whatever its name says.
+Covered: only containers on the list reach FFmpeg, each with the demuxer named here: no playlist,
+script or image is probed, whatever its name says.
 Not covered: a well-formed box structure with hostile content; that is what the child process is for.
 """
 

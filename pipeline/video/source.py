@@ -1,7 +1,7 @@
-"""A video file on this machine: opened once, by descriptor, and watched for change while it is read.
+"""A video file on this machine: opened once, by descriptor, and watched for change while read.
 
-Covered: links, folders, pipes, devices, missing, forbidden, empty and oversized files; a file that is
-written to while it is read. The name of a file reaches the operating system only, never FFmpeg.
+Covered: links, folders, pipes, devices, missing, forbidden, empty and oversized files; a file that
+is written to while it is read. A file's name reaches the operating system only, never FFmpeg.
 Not covered: a change that keeps size and modification time.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import BadInput, FailureCode
 from pipeline.video.sniff import HEAD_BYTES, sniff
 
-_REFUSALS = {
+_REFUSALS: dict[type[Exception], tuple[FailureCode, str]] = {
     FileNotFoundError: (FailureCode.NOT_FOUND, "there is no such file"),
     NotADirectoryError: (FailureCode.NOT_FOUND, "there is no such file"),
     PermissionError: (FailureCode.FORBIDDEN, "the file may not be read"),
@@ -25,7 +25,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One video: what it is called (`uri`, only a label), where its bytes lie, which bytes they are."""
+    """One video: its name (`uri`, only a label), where its bytes lie, which bytes they are."""
 
     uri: str
     path: Path
@@ -54,19 +54,15 @@ class OpenFile:
 
 @contextmanager
 def open_file(source: Source, *, max_bytes: int) -> Iterator[OpenFile]:
-    """Open the file for reading and close it at the end. Raises BadInput for all that is no video."""
+    """Open the file, and close it at the end. Raises BadInput for all that is no video."""
     with _open_regular(source.path) as fd:
         status = os.fstat(fd)
         if status.st_size == 0:
             raise BadInput(FailureCode.EMPTY_FILE, "the file has no bytes")
         if status.st_size > max_bytes:
-            raise BadInput(
-                FailureCode.TOO_MANY_BYTES, f"{status.st_size} bytes; limit {max_bytes}"
-            )
+            raise BadInput(FailureCode.TOO_MANY_BYTES, f"{status.st_size} bytes; limit {max_bytes}")
         demuxer = sniff(os.pread(fd, HEAD_BYTES, 0), uri=source.uri)
-        yield OpenFile(
-            fd=fd, size_bytes=status.st_size, demuxer=demuxer, _stamp=_stamp(status)
-        )
+        yield OpenFile(fd=fd, size_bytes=status.st_size, demuxer=demuxer, _stamp=_stamp(status))
 
 
 def identity(source: Source) -> str:

@@ -1,0 +1,156 @@
+"""The decoding child: a process that may crash, hang or be killed without harm to anybody.
+
+Covered: its limits on memory, CPU time, files and processes are set before the first byte of the
+file is read; nothing is written; the environment is empty; the file is a descriptor, not a name.
+Not covered: the network is not blocked here (FFmpeg gets no protocol at all; deployments add a
+network policy); it may read what its user may read; root is not bound by the process limit.
+"""
+
+import json
+import mmap
+import resource
+import socket
+from collections.abc import Callable
+
+from pipeline.errors import BadInput, FailureCode
+from pipeline.video.media import Video
+from pipeline.video.wire import (
+    MAX_DETAIL,
+    Failure,
+    FrameNote,
+    Kind,
+    ReadOrder,
+    Run,
+    from_json,
+    pack_note,
+    receive,
+    receive_runs,
+    send,
+    send_blocks,
+    to_json,
+)
+
+FILE_FD = 0
+MAX_OPEN_FILES = 32
+
+
+class Ring:
+    """The child's end of the frame slots: fill the next free one, tell the parent, await credit."""
+
+    def __init__(self, channel: socket.socket, memory: mmap.mmap, order: ReadOrder) -> None:
+        self._channel = channel
+        self._memory = memory
+        self._order = order
+        self._num_filled = 0
+        self._num_free = order.num_slots
+        self._index = 0
+
+    def put(self, pixels: memoryview, stride: int) -> None:
+        if self._num_free == 0:
+            kind, _ = receive(self._channel)
+            if kind is not Kind.CREDIT:
+                raise EOFError("the parent gave up")
+            self._num_free += 1
+        slot = self._num_filled % self._order.num_slots
+        start = slot * self._order.slot_bytes
+        num_bytes = stride * self._order.height
+        self._memory[start : start + num_bytes] = pixels[:num_bytes]
+        self._num_free -= 1
+        self._num_filled += 1
+        self._tell(FrameNote(self._index, slot, stride))
+
+    def put_missing(self) -> None:
+        self._tell(FrameNote(self._index, 0, -1))
+
+    def _tell(self, note: FrameNote) -> None:
+        send(self._channel, Kind.FRAME, pack_note(note))
+        self._index += 1
+
+
+def main(channel_fd: str, ring_fd: str, settings: str) -> int:
+    """Serve orders until the parent hangs up. Returns the exit code."""
+    channel = socket.socket(fileno=int(channel_fd))
+    options = json.loads(settings)
+    try:
+        _limit_self(**options.pop("limits"))
+        send(channel, Kind.READY)
+        _serve(channel, int(ring_fd), lambda: Video(FILE_FD, **options))
+    except (EOFError, BrokenPipeError):
+        return 0  # the parent hung up: nobody is left to tell
+    except BadInput as error:
+        return _report(channel, error.code, error.detail)
+    except MemoryError:
+        return _report(channel, FailureCode.DECODE_MEMORY, "decoding ran out of memory")
+    except Exception as error:  # noqa: BLE001  the outermost frame: whatever it is, it is recorded
+        return _report(channel, FailureCode.DECODER_CRASH, f"unexpected {type(error).__name__}")
+    return 0
+
+
+def _limit_self(*, memory_bytes: int, cpu_s: int, has_threads: bool) -> None:
+    limits = {
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
+    }
+    if not has_threads:  # a thread counts as a process here
+        limits[resource.RLIMIT_NPROC] = 0
+    for name, value in limits.items():
+        _, hard = resource.getrlimit(name)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (value, value))
+
+
+def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], Video]) -> None:
+    video: Video | None = None
+    memory: mmap.mmap | None = None
+    while True:
+        kind, body = receive(channel)
+        if kind is Kind.CREDIT:
+            continue  # for slots of an order that is complete
+        if kind is Kind.PROBE:
+            video = video or open_video()
+            _probe(channel, video)
+        elif kind is Kind.READ:
+            order = from_json(ReadOrder, body)
+            runs = receive_runs(channel)
+            memory = memory or mmap.mmap(ring_fd, order.num_slots * order.slot_bytes)
+            ring = Ring(channel, memory, order)
+            if order.reader == "decord":
+                _read_with_decord(runs, order, ring)
+            else:
+                video = video or open_video()
+                _read(video, runs, order, ring)
+            send(channel, Kind.DONE)
+
+
+def _probe(channel: socket.socket, video: Video) -> None:
+    header, stamps, is_key = video.scan()
+    send(channel, Kind.HEADER, to_json(header))
+    send_blocks(channel, memoryview(stamps[: header.num_frames]).cast("B"))
+    send_blocks(channel, memoryview(is_key[: header.num_frames]))
+
+
+def _read(video: Video, runs: list[Run], order: ReadOrder, ring: Ring) -> None:
+    for run in runs:
+        for frame in video.frames(run, is_counted=order.is_counted):
+            if frame is None:
+                ring.put_missing()
+            else:
+                ring.put(*video.rgb(frame, width=order.width, height=order.height))
+
+
+def _read_with_decord(runs: list[Run], order: ReadOrder, ring: Ring) -> None:
+    from pipeline.video.decord_reader import read  # numpy and a second FFmpeg: only when asked for
+
+    for pixels in read(FILE_FD, runs, order):
+        ring.put(pixels, order.width * 3)
+
+
+def _report(channel: socket.socket, code: FailureCode, detail: str) -> int:
+    try:
+        send(channel, Kind.FAILED, to_json(Failure(code=code.value, detail=detail[:MAX_DETAIL])))
+    except OSError:
+        return 1
+    return 1

@@ -1,0 +1,34 @@
+"""decord as the second reader. Runs in the decoding child only: it may loop for ever on bad counts.
+
+decord knows frames by their place, not by their stamp, and turns rotated video by itself.
+"""
+
+from collections.abc import Iterator
+
+import decord
+
+from pipeline.errors import BadInput, FailureCode
+from pipeline.video.wire import ReadOrder, Run
+
+
+def read(fd: int, runs: list[Run], order: ReadOrder) -> Iterator[memoryview]:
+    """Each wanted frame as packed RGB24 rows; a run's stamps are places in presentation order.
+
+    Raises BadInput when decord cannot open the file or sees other frames than the index lists.
+    """
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        # The name is ours: the descriptor opened again, with a position of its own.
+        video = decord.VideoReader(f"/proc/self/fd/{fd}", num_threads=order.threads)
+        if len(video) != order.num_indexed:
+            raise BadInput(
+                FailureCode.NOT_DECODABLE,
+                f"decord sees {len(video)} frames, the index lists {order.num_indexed}",
+            )
+        for place in (place for run in runs for place in run.wanted):
+            pixels = video[place].asnumpy()
+            if pixels.shape != (order.height, order.width, 3):
+                raise BadInput(FailureCode.NOT_DECODABLE, f"decord gives frames of {pixels.shape}")
+            yield memoryview(pixels).cast("B")
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        raise BadInput(FailureCode.NOT_DECODABLE, "decord cannot read it") from error

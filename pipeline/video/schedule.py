@@ -1,0 +1,68 @@
+"""Which keyframes to decode from, so that the wanted frames cost the least. Plain arithmetic."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.video.wire import FROM_START, Run
+
+Seek = Literal["auto", "always", "never"]
+
+# What a jump costs, in decoded frames: draining the decoder, finding the place, filling it again.
+JUMP_COST_FRAMES = 6
+
+
+def schedule(
+    wanted: Sequence[int],
+    *,
+    pts: NDArray[np.int64],
+    is_key: NDArray[np.bool_],
+    seek: Seek = "auto",
+    num_children: int = 1,
+) -> list[Run]:
+    """Cut the wanted stamps (ascending, all in pts) into runs, each decoded from its own keyframe.
+
+    auto jumps where that decodes fewer frames than going on; always jumps before every frame; never
+    goes straight through. With several children a run ends at every keyframe worth starting from,
+    so that there are runs to share out. pts and is_key: (T,), in order of presentation.
+    """
+    if not len(wanted):
+        return []
+    position = np.searchsorted(pts, np.asarray(wanted, np.int64))
+    keys = np.flatnonzero(is_key)
+    nearest = np.searchsorted(keys, position, side="right") - 1  # -1: no keyframe before it
+    key_position = np.where(nearest >= 0, keys[nearest] if len(keys) else 0, -1)
+    is_cut = _cuts(position, key_position, seek=seek, is_shared=num_children > 1)
+    starts = np.flatnonzero(is_cut)
+    stops = np.append(starts[1:], len(position))
+    return [
+        Run(
+            _key(int(key_position[start]), pts, is_straight=seek == "never"),
+            tuple(map(int, wanted[start:stop])),
+        )
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+    ]
+
+
+def _cuts(
+    position: NDArray[np.intp], key_position: NDArray[np.intp], *, seek: Seek, is_shared: bool
+) -> NDArray[np.bool_]:
+    """For each wanted frame, whether a new run begins with it. The first always does."""
+    is_cut = np.zeros(len(position), np.bool_)
+    if seek == "always":
+        is_cut[:] = key_position >= 0
+    elif seek == "auto":
+        saved = key_position[1:] - position[:-1]  # frames between that need not be decoded
+        is_cut[1:] = saved > (0 if is_shared else JUMP_COST_FRAMES)
+    elif is_shared:
+        is_cut[1:] = key_position[1:] > position[:-1]
+    is_cut[0] = True
+    return is_cut
+
+
+def _key(key_position: int, pts: NDArray[np.int64], *, is_straight: bool) -> int:
+    if key_position < 0 or (is_straight and key_position == 0):
+        return FROM_START
+    return int(pts[key_position])

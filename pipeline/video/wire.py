@@ -1,0 +1,214 @@
+"""What the decoding child and its parent say to each other. No torch, no av: the child starts fast.
+
+One SEQPACKET socket, one message per packet: a kind byte, then its body. The kernel keeps message
+boundaries, so there is no length to trust; whatever exceeds MAX_BODY is cut off and refused.
+Pixels never travel here: the child writes them into a ring of slots in shared memory.
+"""
+
+import json
+import socket
+import struct
+from array import array
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
+from typing import Any, TypeVar
+
+MAX_BODY = 32 * 1024
+MAX_DETAIL = 300
+FROM_START = -(1 << 63)  # a run that begins with the first packet of the file
+
+_STAMPS_PER_MESSAGE = 2048
+_RUN = struct.Struct("<q?")
+_FRAME = struct.Struct("<IIi")
+
+
+class ProtocolError(Exception):
+    """The other side said something that cannot be."""
+
+
+class Kind(IntEnum):
+    PROBE = 1  # parent: read the header and the packet index
+    READ = 2  # parent: a ReadOrder follows
+    RUN = 3  # parent: one (part of a) run of wanted stamps
+    GO = 4  # parent: all runs were sent
+    CREDIT = 5  # parent: one slot is free again
+    HEADER = 6  # child: Header
+    INDEX = 7  # child: a block of stamps, later a block of key marks
+    FRAME = 8  # child: one wanted frame, in a slot or missing
+    DONE = 9  # child: the order is complete
+    FAILED = 10  # child: Failure; nothing follows
+    READY = 11  # child: started, its limits set, the file untouched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the container and the first decoded frame say. Checked by the parent, never believed."""
+
+    codec: str
+    pixel_format: str
+    coded_width: int
+    coded_height: int
+    matrix: tuple[int, ...]  # display matrix: 9 values, or none
+    sar_num: int
+    sar_den: int
+    time_base_num: int
+    time_base_den: int
+    num_frames: int  # in the index that follows
+    last_duration: int  # of the last frame, in time_base; 0 if unknown
+    declared_frames: int  # 0 if the container has no count
+    declared_duration_s: float  # 0 if unknown
+    is_counted: bool  # stamps are ordinal numbers: the container's own cannot be used
+    is_cut: bool  # the file ends before its own header says
+    is_still: bool
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOrder:
+    """How frames are to be delivered: every frame as width x height RGB, into num_slots slots."""
+
+    reader: str
+    width: int
+    height: int
+    num_slots: int
+    slot_bytes: int
+    is_counted: bool
+    num_indexed: int  # frames in the index
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why the child gave up: a FailureCode's value and one sentence."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Wanted stamps, ascending, that are decoded in one go from the keyframe stamped `key`."""
+
+    key: int
+    wanted: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameNote:
+    """Frame `index` of the order is in `slot`, its rows `stride` bytes apart; -1: it is missing."""
+
+    index: int
+    slot: int
+    stride: int
+
+    @property
+    def is_missing(self) -> bool:
+        return self.stride < 0
+
+
+Message = TypeVar("Message", Header, ReadOrder, Failure)
+
+
+def send(channel: socket.socket, kind: Kind, body: bytes = b"") -> None:
+    """Send one message whole; blocks while the other side's queue is full."""
+    channel.sendall(bytes([kind]) + body)
+
+
+def receive(channel: socket.socket) -> tuple[Kind, bytes]:
+    """Take one message. Raises EOFError when the other side is gone, ProtocolError on nonsense."""
+    packet = channel.recv(MAX_BODY + 2)
+    if not packet:
+        raise EOFError("the other side is gone")
+    if len(packet) > MAX_BODY + 1:
+        raise ProtocolError("a message is too long")
+    try:
+        return Kind(packet[0]), packet[1:]
+    except ValueError as error:
+        raise ProtocolError(f"there is no message kind {packet[0]}") from error
+
+
+def to_json(value: Header | ReadOrder | Failure) -> bytes:
+    return json.dumps(asdict(value)).encode()
+
+
+def from_json(kind: type[Message], body: bytes) -> Message:
+    """Build `kind` from a message's body. Raises ProtocolError unless every field has its type."""
+    try:
+        values: Any = json.loads(body)
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        built = kind(**values)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ProtocolError(f"a {kind.__name__} cannot be read") from error
+    for field in fields(kind):
+        _require_type(field.name, getattr(built, field.name), field.type)
+    return built
+
+
+def _require_type(name: str, value: object, declared: object) -> None:
+    is_right = {
+        str: isinstance(value, str) and len(value) <= MAX_DETAIL,
+        bool: isinstance(value, bool),
+        int: type(value) is int and abs(value) < 1 << 62,
+        float: type(value) in (int, float) and abs(float(value)) < 1e12,  # type: ignore[arg-type]
+        tuple[int, ...]: isinstance(value, tuple) and all(type(v) is int for v in value),
+        tuple[str, ...]: isinstance(value, tuple) and all(type(v) is str for v in value),
+    }[declared]  # type: ignore[index]
+    if not is_right:
+        raise ProtocolError(f"{name} is not a {declared}")
+
+
+def send_runs(channel: socket.socket, runs: list[Run]) -> None:
+    """Send the runs in order, long ones in pieces, and GO."""
+    for run in runs:
+        for first in range(0, len(run.wanted), _STAMPS_PER_MESSAGE):
+            piece = run.wanted[first : first + _STAMPS_PER_MESSAGE]
+            send(channel, Kind.RUN, _RUN.pack(run.key, first > 0) + array("q", piece).tobytes())
+    send(channel, Kind.GO)
+
+
+def receive_runs(channel: socket.socket) -> list[Run]:
+    """The child's end of send_runs."""
+    runs: list[Run] = []
+    while True:
+        kind, body = receive(channel)
+        if kind is Kind.GO:
+            return runs
+        if kind is not Kind.RUN:
+            raise ProtocolError(f"expected a run, got {kind.name}")
+        key, continues = _RUN.unpack_from(body)
+        wanted = tuple(array("q", body[_RUN.size :]))
+        if continues:
+            runs[-1] = Run(key, runs[-1].wanted + wanted)
+        else:
+            runs.append(Run(key, wanted))
+
+
+def send_blocks(channel: socket.socket, data: memoryview) -> None:
+    """Send bytes as INDEX messages."""
+    for first in range(0, len(data), MAX_BODY):
+        send(channel, Kind.INDEX, bytes(data[first : first + MAX_BODY]))
+
+
+def receive_blocks(messages: Iterator[tuple[Kind, bytes]], num_bytes: int) -> bytes:
+    """The parent's end of send_blocks: exactly num_bytes. Raises ProtocolError otherwise."""
+    data = bytearray()
+    while len(data) < num_bytes:
+        kind, body = next(messages)
+        if kind is not Kind.INDEX or not body:
+            raise ProtocolError("the packet index is incomplete")
+        data += body
+    if len(data) != num_bytes:
+        raise ProtocolError("the packet index is too long")
+    return bytes(data)
+
+
+def pack_note(note: FrameNote) -> bytes:
+    return _FRAME.pack(note.index, note.slot, note.stride)
+
+
+def unpack_note(body: bytes) -> FrameNote:
+    try:
+        return FrameNote(*_FRAME.unpack(body))
+    except struct.error as error:
+        raise ProtocolError("a frame note has the wrong size") from error
