@@ -58,7 +58,8 @@ function frame(video, index) {
   picture.style.aspectRatio = Math.min(Math.max(video.aspect, 0.4), 3);
   for (const box of drawn) {
     const label = element("b", {}, `${box.box_index + 1}`);
-    const mark = element("i", { class: `box number-${box.box_index % 6}`, "aria-hidden": "true" }, label);
+    const place = box.top < 15 ? "high " : "";
+    const mark = element("i", { class: `box ${place}number-${box.box_index % 6}`, "aria-hidden": "true" }, label);
     for (const edge of ["left", "top", "width", "height"]) mark.style[edge] = `${box[edge]}%`;
     picture.append(mark);
   }

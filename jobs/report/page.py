@@ -11,9 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.report.strips import Still
 from jobs.report.tally import PLOT_HEIGHT, PLOT_WIDTH, Tally
-from jobs.report.view import VideoView
+from jobs.report.view import Still, VideoView
 from pipeline.errors import BadInput, VidrayError
 from pipeline.tasks.records import Record
 

@@ -3,13 +3,12 @@
 import io
 import os
 import tempfile
-from base64 import b64encode
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.report.view import Still
 from pipeline.config import DecodeLimits
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item
@@ -34,18 +33,6 @@ from pipeline.video.source import Source
 FRAMES = 6  # of one video
 PIXELS = 224 * 140  # of one frame
 JPEG_QUALITY = 72
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Still:
-    """One frame as a JPEG. time_s: as the record has it, so that boxes find their frame."""
-
-    time_s: float
-    jpeg: bytes
-
-    @property
-    def data_uri(self) -> str:
-        return "data:image/jpeg;base64," + b64encode(self.jpeg).decode()
 
 
 class Strips:
@@ -81,7 +68,7 @@ def still_times(record: Record) -> list[float]:
     shown = sorted({time_s for window in windows for time_s in window.times_s})
     boxed = sorted({box.time_s for box in record.boxes})[:FRAMES]
     room = FRAMES - len(boxed)
-    even = [shown[index * len(shown) // room] for index in range(room)] if shown and room else []
+    even = [shown[round(place)] for place in np.linspace(0, len(shown) - 1, room)] if shown else []
     return sorted({*boxed, *even}) or [0.0]
 
 

@@ -4,13 +4,25 @@ Names and model text are untrusted. They reach the page as JSON strings and its 
 as text only; here, characters that would hide or reorder text are written out (\\u202e).
 """
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.report.strips import Still
 from pipeline.tasks.records import Answer, Box, Caption, Record
 
 _JOINER = "\u200d"  # emoji families are made with it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Still:
+    """One frame as a JPEG. time_s: as the record has it, so that boxes find their frame."""
+
+    time_s: float
+    jpeg: bytes
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/jpeg;base64," + b64encode(self.jpeg).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
