@@ -36,10 +36,11 @@ def export(model: Qwen2VL, tokenizer: Tokenizer, folder: Path, *, card: str) -> 
 def tensors(model: Qwen2VL) -> dict[str, torch.Tensor]:
     """Every tensor by the hub's name."""
     parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
-    return {
-        part.tensor: part.destination(parameters[name]).to(STORED).contiguous()
-        for name, part in model.checkpoint_parts()
-    }
+    found: dict[str, torch.Tensor] = {}
+    for name, part in model.checkpoint_parts():
+        whole = found.setdefault(part.tensor, torch.empty(part.shape, dtype=STORED))
+        part.source(whole).copy_(part.destination(parameters[name]))
+    return found
 
 
 def hub_config(config: ModelConfig) -> dict[str, Any]:
