@@ -95,6 +95,8 @@ class VideoView:
 
 def visible(text: str) -> str:
     """Write out what cannot be seen: controls, bidirectional overrides, lone surrogates."""
+    if text.isprintable():
+        return text
     return "".join(
         character
         if character.isprintable() or character in ("\n", _JOINER)
