@@ -130,7 +130,7 @@ def read_header(folder: Path, name: str) -> dict[str, StoredTensor]:
 
 
 def _tensor(file: str, name: str, content: Any, *, begin: int) -> StoredTensor:
-    entry = parse_fields(_Entry, f"{file}: {name}", content)
+    entry = parse_fields(_Entry, file, content, tensor=name)
     start, stop = entry.data_offsets
     if entry.dtype not in ELEMENT_BYTES:
         supported = ", ".join(ELEMENT_BYTES)

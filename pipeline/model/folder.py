@@ -67,11 +67,13 @@ def parse_object(name: str, text: str | bytes) -> dict[str, Any]:
     return content
 
 
-def parse_fields(kind: type[Fields], name: str, content: Any) -> Fields:
+def parse_fields(
+    kind: type[Fields], name: str, content: Any, *, tensor: str | None = None
+) -> Fields:
     """`content` as `kind`; a CheckpointError names the first field that is wrong."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(step) for step in first["loc"]) or "the object"
-        raise CheckpointError(name, f"{field}: {first['msg']}") from None
+        raise CheckpointError(name, f"{field}: {first['msg']}", tensor=tensor) from None
