@@ -54,13 +54,15 @@ class LocalModel:
     limits: EngineLimits
 
     @classmethod
-    def load(cls, folder: Path, *, limits: EngineLimits | None = None) -> "LocalModel":
+    def load(
+        cls, folder: Path, *, limits: EngineLimits | None = None, device: str = "cpu"
+    ) -> "LocalModel":
         """The model in this folder; CheckpointError if it cannot be trusted."""
         limits = limits or EngineLimits()
         generation = load_generation(folder)
         pixels = load_preprocessing(folder)
         tokenizer = Tokenizer.load(folder)
-        model = load_model(folder)
+        model = load_model(folder, device=device)
         return cls(
             name=folder.resolve().name,
             digest=digest(folder),

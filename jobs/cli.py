@@ -1,0 +1,120 @@
+"""`vidray`: what people type. Exit codes: 0 all good, 3 some videos failed, 1 failed, 2 misused."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from jobs.demo_model.cli import app as demo_model
+from jobs.exits import Exit
+from pipeline.errors import ConfigError, VidrayError
+
+app = typer.Typer(
+    name="vidray",
+    help="Videos in, tables out: captions, answers and boxes by Qwen2-VL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
+app.add_typer(model, name="model")
+app.add_typer(demo_model, name="demo-model")
+
+
+@app.command()
+def analyze(
+    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Videos or pictures.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A Qwen2-VL folder; the bundled vidray-demo if not given.")
+    ] = None,
+    caption: Annotated[bool, typer.Option(help="Describe each clip.")] = True,
+    ask: Annotated[list[str], typer.Option(help="A question; may be repeated.")] = [],  # noqa: B006
+    choices: Annotated[
+        str | None, typer.Option(help="The answers allowed, separated by commas.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="A JSON schema that answers must follow.")
+    ] = None,
+    ground: Annotated[list[str], typer.Option(help="A thing to find; may be repeated.")] = [],  # noqa: B006
+    at: Annotated[
+        list[float], typer.Option(help="Second to look at for --ground; may be repeated.")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for frames with the boxes drawn on them.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON record per line.")] = False,
+    fps: Annotated[float, typer.Option(help="Frames per second shown to the model.")] = 2.0,
+    preset: Annotated[str, typer.Option(help="Whose sampling and resizing rules.")] = "paper",
+    long: Annotated[
+        Literal["fit", "windows"],
+        typer.Option(help="Of a long clip: fewer frames (fit), or several windows."),
+    ] = "fit",
+    start: Annotated[float | None, typer.Option(help="First second.")] = None,
+    end: Annotated[float | None, typer.Option(help="Second to stop before.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy; the checkpoint's own if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For a temperature above 0.")] = 0,
+    reader: Annotated[Literal["pyav", "decord"], typer.Option(help="What decodes.")] = "pyav",
+) -> int:
+    """Describe clips, answer questions about them, find things in them."""
+    from jobs.analyze import Settings, run  # noqa: PLC0415 - torch takes seconds to import
+
+    settings = Settings(
+        clips=tuple(clips),
+        model=model,
+        caption=caption,
+        questions=tuple(ask),
+        choices=choices,
+        schema=schema,
+        queries=tuple(ground),
+        times_s=tuple(at),
+        out=out,
+        json=json,
+        fps=fps,
+        preset=preset,
+        long=long,
+        start_s=start,
+        end_s=end,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        reader=reader,
+    )
+    return run(settings)
+
+
+@model.command()
+def check(path: Annotated[Path, typer.Argument(help="A model folder.")]) -> int:
+    """Say what a model folder holds, what it costs in memory, and what is wrong with it."""
+    from jobs.model_check import run  # noqa: PLC0415 - torch takes seconds to import
+
+    return run(path, Console())
+
+
+def main() -> None:
+    """Run the command line; whatever goes wrong is one line and an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        return app(standalone_mode=False) or Exit.OK
+    except TyperException as error:
+        return _complain(error.format_message(), Exit.MISUSED)
+    except ConfigError as error:
+        return _complain(str(error), Exit.MISUSED)
+    except (VidrayError, OSError) as error:
+        return _complain(str(error), Exit.FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("stopped", Exit.INTERRUPTED)
+
+
+def _complain(message: str, code: Exit) -> Exit:
+    if message:  # empty: help was shown
+        print(f"vidray: {message}", file=sys.stderr)
+    return code

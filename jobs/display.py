@@ -1,0 +1,175 @@
+"""What `vidray analyze` shows while it works: moving bars and words, or a line per event."""
+
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobs.results import printable
+from pipeline.flow import Event, Moved, Planned, Stage, Words
+from pipeline.tasks.records import Record
+from pipeline.tasks.requests import Request
+
+STAGES: tuple[Stage, ...] = ("read", "encode", "prefill")
+MAX_LINES = 8  # of words being written
+BAR_WIDTH = 16
+
+
+class Display(Protocol):
+    """Shows one clip after the other."""
+
+    def begin(self, title: str) -> None: ...
+
+    def hear(self, event: Event) -> None:
+        """From any thread."""
+
+    def end(self, record: Record) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def __enter__(self) -> "Display": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def make_display(console: Console) -> Display:
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+class PlainDisplay:
+    """A line when a clip is planned and one when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+
+    def begin(self, title: str) -> None:
+        self._title = printable(title)
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self.note(f"{self._title}: {_plan(event)}")
+
+    def end(self, record: Record) -> None:
+        self.note(f"{self._title}: {_outcome(record)}")
+
+    def note(self, text: str) -> None:
+        print(printable(text), file=self._console.file, flush=True)
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held."""
+
+
+class LiveDisplay:
+    """Bars for the stages and the words as they are written, redrawn a few times a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(
+            get_renderable=self._render,
+            console=console,
+            transient=True,
+            redirect_stdout=False,  # results belong to stdout even now
+            redirect_stderr=False,
+        )
+        self._clear("")
+
+    def begin(self, title: str) -> None:
+        self._clear(printable(title))
+        self._live.start()
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self._plan, self._num_steps = _plan(event), event.num_steps
+        elif isinstance(event, Moved):
+            self._done[event.stage] += event.num_steps
+        elif isinstance(event, Words):
+            key = id(event.request)
+            _, text = self._words.get(key, (event.request, ""))
+            self._words[key] = (event.request, text + event.text)
+
+    def end(self, record: Record) -> None:
+        style = "green" if record.status == "ok" else "red"
+        line = Text.assemble(self._title, "  ", (_outcome(record), style))
+        self._live.stop()
+        self._console.print(line)
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(printable(text)))
+
+    def __enter__(self) -> "LiveDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def _clear(self, title: str) -> None:
+        self._title = title
+        self._plan = ""
+        self._num_steps = 0
+        self._done: dict[Stage, int] = dict.fromkeys(STAGES, 0)
+        self._words: dict[int, tuple[Request, str]] = {}
+
+    def _render(self) -> RenderableType:
+        lines = [self._line(request, text) for request, text in list(self._words.values())]
+        title = Text.assemble((self._title, "bold"), f"  {self._plan}")
+        return Group(title, self._bars(), *lines[-MAX_LINES:])
+
+    def _bars(self) -> Table:
+        bars = Table.grid(padding=(0, 1))
+        cells: list[RenderableType] = []
+        for stage in STAGES:
+            total, done = max(self._num_steps, 1), self._done[stage]
+            cells += [Text(stage), ProgressBar(total=total, completed=done, width=BAR_WIDTH)]
+        bars.add_row(*cells)
+        return bars
+
+    def _line(self, request: Request, text: str) -> Text:
+        """The end of the text, as much of it as fits one line."""
+        name = printable(request.subject or "caption")[:24]
+        room = max(self._console.width - len(name) - 4, 8)
+        words = printable(text)
+        tail = words if len(words) <= room else f"\N{HORIZONTAL ELLIPSIS}{words[1 - room :]}"
+        return Text.assemble("  ", (name, "dim"), " ", tail, no_wrap=True, overflow="crop")
+
+
+def _plan(planned: Planned) -> str:
+    media, plan = planned.media, planned.plan
+    size = plan.windows[0].grid.size
+    span = "picture" if media.is_still else f"{media.duration_s:.1f} s"
+    windows = f" in {len(plan.windows)} windows" if len(plan.windows) > 1 else ""
+    return (
+        f"{media.width}x{media.height}, {span}: {plan.num_frames} frames of "
+        f"{size.width}x{size.height}, {plan.num_tokens} tokens{windows}"
+    )
+
+
+def _outcome(record: Record) -> str:
+    if record.status == "failed":
+        return f"{record.code}: {record.detail}"
+    first_word_s = record.timings.first_word_s
+    first = "" if first_word_s is None else f", first word after {first_word_s:.1f} s"
+    flags = f" ({', '.join(record.flags)})" if record.flags else ""
+    return f"done in {record.timings.total_s:.1f} s{first}{flags}"
