@@ -62,7 +62,8 @@ def analyze(
     reader: Annotated[Literal["pyav", "decord"], typer.Option(help="What decodes.")] = "pyav",
 ) -> int:
     """Describe clips, answer questions about them, find things in them."""
-    from jobs.analyze import Settings, run  # noqa: PLC0415 - torch takes seconds to import
+    with Console(stderr=True).status("starting"):
+        from jobs.analyze import Settings, run  # noqa: PLC0415 - torch takes seconds to import
 
     settings = Settings(
         clips=tuple(clips),

@@ -16,7 +16,7 @@ from pipeline.tasks.requests import Request
 
 STAGES: tuple[Stage, ...] = ("read", "encode", "prefill")
 MAX_LINES = 8  # of words being written
-BAR_WIDTH = 16
+BAR_WIDTH = 12
 
 
 class Display(Protocol):
@@ -82,17 +82,19 @@ class LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._clear("")
+        self._live: Live | None = None
+
+    def begin(self, title: str) -> None:
+        self._clear(printable(title))
+        # A new one each time: it remembers how many lines above the cursor are its own.
         self._live = Live(
             get_renderable=self._render,
-            console=console,
+            console=self._console,
             transient=True,
             redirect_stdout=False,  # results belong to stdout even now
             redirect_stderr=False,
         )
-        self._clear("")
-
-    def begin(self, title: str) -> None:
-        self._clear(printable(title))
         self._live.start()
 
     def hear(self, event: Event) -> None:
@@ -108,7 +110,7 @@ class LiveDisplay:
     def end(self, record: Record) -> None:
         style = "green" if record.status == "ok" else "red"
         line = Text.assemble(self._title, "  ", (_outcome(record), style))
-        self._live.stop()
+        self._stop()
         self._console.print(line)
 
     def note(self, text: str) -> None:
@@ -123,7 +125,12 @@ class LiveDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._live.stop()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _clear(self, title: str) -> None:
         self._title = title
@@ -134,7 +141,9 @@ class LiveDisplay:
 
     def _render(self) -> RenderableType:
         lines = [self._line(request, text) for request, text in list(self._words.values())]
-        title = Text.assemble((self._title, "bold"), f"  {self._plan}")
+        title = Text.assemble((self._title, "bold"), f"  {self._plan or 'opening'}")
+        if not self._plan:
+            return title
         return Group(title, self._bars(), *lines[-MAX_LINES:])
 
     def _bars(self) -> Table:
@@ -142,7 +151,8 @@ class LiveDisplay:
         cells: list[RenderableType] = []
         for stage in STAGES:
             total, done = max(self._num_steps, 1), self._done[stage]
-            cells += [Text(stage), ProgressBar(total=total, completed=done, width=BAR_WIDTH)]
+            bar = ProgressBar(total=total, completed=done, width=BAR_WIDTH)
+            cells += [Text(stage), bar, Text(f"{done}/{self._num_steps}", style="dim")]
         bars.add_row(*cells)
         return bars
 

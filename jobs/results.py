@@ -4,6 +4,7 @@ Everything a model or a file name says is shown as text: no markup, and no contr
 which could do anything to a terminal.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -48,7 +49,7 @@ def _table(records: Sequence[Record]) -> Table:
     for record in records:
         for index, (asked, said) in enumerate(rows(record)):
             style = "red" if asked == "failed" else ""
-            clip = printable(record.uri) if index == 0 else ""
+            clip = printable(os.path.basename(record.uri)) if index == 0 else ""
             table.add_row(Text(clip), Text(asked, style=style), Text(said, style=style))
         table.add_section()
     return table
