@@ -83,11 +83,14 @@ def one_of_each(scene: Scene, rng: Generator) -> tuple[Question, ...]:
 
 def ask(flow: LocalFlow, path: Path, truth: ClipTruth) -> Record:
     """Everything the truth knows, asked as a user would."""
-    tasks = Tasks(
+    return asyncio.run(analyse(Source.of(path), tasks_of(truth), flow, video_id=truth.file))
+
+
+def tasks_of(truth: ClipTruth) -> Tasks:
+    return Tasks(
         asks=tuple(Ask(question=question.text) for question in truth.questions),
         grounds=tuple(Ground(query=box.query, times_s=(box.time_s,)) for box in truth.boxes),
     )
-    return asyncio.run(analyse(Source.of(path), tasks, flow, video_id=truth.file))
 
 
 def time_is_seen(model: Path, *, num_clips: int, seed: int = UNSEEN_SEED + 1) -> Scores:
