@@ -107,7 +107,7 @@ class Rows:
 class ColumnParallelLinear(ParallelLayer):
     """y = x @ W.T + b for this rank's outputs; several checkpoint layers may share the one matmul.
 
-    x: (..., in_features) whole on every rank; returns (..., kept rows of all `rows` in order)
+    x: (S, in_features) whole on every rank; returns (S, kept rows of all `rows` in order)
     """
 
     def __init__(self, in_features: int, rows: Sequence[Rows], *, bias: bool) -> None:
@@ -119,8 +119,18 @@ class ColumnParallelLinear(ParallelLayer):
         if bias:
             self.parts["bias"] = _row_parts(rows, "bias", ())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        """scale * (x @ W.T + b)."""
+        return _affine(x, self.weight, self.bias, alpha=scale, beta=scale)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: float, beta: float) -> Tensor:
+    """alpha * x @ W.T + beta * b: inside the matmul the factors cost nothing."""
+    if alpha == beta == 1.0:
+        return F.linear(x, weight, bias)
+    if bias is None:
+        return F.linear(alpha * x, weight)
+    return torch.addmm(bias, x, weight.t(), alpha=alpha, beta=beta)
 
 
 def _row_parts(rows: Sequence[Rows], kind: str, trailing: tuple[int, ...]) -> tuple[Part, ...]:
@@ -143,7 +153,7 @@ def _row_parts(rows: Sequence[Rows], kind: str, trailing: tuple[int, ...]) -> tu
 class RowParallelLinear(ParallelLayer):
     """y = x @ W.T + b where every rank holds some of the inputs; the sum over ranks is everyone's.
 
-    x: (..., this rank's share of in_features); returns (..., out_features)
+    x: (S, this rank's share of in_features); returns (S, out_features)
     """
 
     def __init__(
@@ -168,9 +178,10 @@ class RowParallelLinear(ParallelLayer):
         if bias:
             self.parts["bias"] = (whole(f"{name}.bias", (out_features,)),)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        """scale * x @ W.T + b."""
         bias = self.bias if self.parallel.rank == 0 else None  # once in the sum, not once per rank
-        return self.parallel.all_reduce(F.linear(x, self.weight, bias))
+        return self.parallel.all_reduce(_affine(x, self.weight, bias, alpha=scale, beta=1.0))
 
 
 class VocabParallelEmbedding(ParallelLayer):

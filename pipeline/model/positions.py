@@ -56,7 +56,7 @@ def multimodal_rotary(
     """Cosines and sines of M-RoPE: the frequencies are dealt to time, height, width by `sections`.
 
     positions: (3, S) integers
-    returns: two (S, head_dim / 2) float32
+    returns: see `rotary_tables`
     """
     if positions.ndim != 2 or positions.shape[0] != 3:
         raise ValueError(f"positions must be (3, S), got {positions.shape = }")
@@ -65,15 +65,26 @@ def multimodal_rotary(
     dealt = torch.cat(
         [part[i] for i, part in enumerate(torch.split(angles, list(sections), -1))], dim=-1
     )
-    return dealt.cos(), dealt.sin()
+    return rotary_tables(dealt)
+
+
+def rotary_tables(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rotate` takes.
+
+    angles: (S, head_dim / 2) float32, one for each pair
+    returns: cosines (S, 1, head_dim), every angle's twice, and sines (S, 1, head_dim / 2)
+    """
+    angles = angles.unsqueeze(-2)
+    return torch.cat((angles, angles), dim=-1).cos(), angles.sin()
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (i, i + head_dim / 2) of every head by its angle.
 
-    heads: (..., S, heads, head_dim); cos, sin: (S, head_dim / 2), computed in their precision
+    heads: (..., S, heads, head_dim); cos, sin: `rotary_tables`, in whose precision it is computed
     """
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    left, right = heads.chunk(2, dim=-1)
-    turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+    half = heads.shape[-1] // 2
+    turned = heads * cos  # the only large allocation: what the pair's other half adds goes in place
+    turned[..., :half].addcmul_(heads[..., half:], sin, value=-1)
+    turned[..., half:].addcmul_(heads[..., :half], sin)
     return turned.to(heads.dtype)

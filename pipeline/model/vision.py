@@ -17,12 +17,12 @@ from pipeline.model.parallel import (
     TensorParallel,
     whole,
 )
-from pipeline.model.positions import inverse_frequencies, rotate
+from pipeline.model.positions import inverse_frequencies, rotary_tables, rotate
 from pipeline.types import MERGE, PATCH, TEMPORAL
 
 NORM_EPS = 1e-6
 ROTARY_THETA = 10_000.0
-QUICK_GELU = 1.702  # x * sigmoid(1.702 x)
+QUICK_GELU = 1.702
 MAX_LEVEL = 255.0
 
 
@@ -30,7 +30,7 @@ def cut(frames: Tensor) -> Tensor:
     """Cut frames into patches, ordered so that each 2x2 merge group is consecutive.
 
     frames: (T, H, W, C), T even, H and W multiples of 28
-    returns: (T / 2, h * w, 2 * 14 * 14 * C), columns in the frames' own order
+    returns: (N, 2 * 14 * 14 * C), columns in the frames' own order
     """
     num_frames, height, width, channels = frames.shape
     if num_frames % TEMPORAL or height % (MERGE * PATCH) or width % (MERGE * PATCH):
@@ -48,7 +48,7 @@ def cut(frames: Tensor) -> Tensor:
     )
     # (t, 2, h/2, 2, 14, w/2, 2, 14, C) -> (t, h/2, w/2, 2, 2 | 2, 14, 14, C)
     ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7, 8)
-    return ordered.flatten(5).flatten(1, 4)
+    return ordered.flatten(5).flatten(0, 4)
 
 
 class PatchEmbedding(ParallelLayer):
@@ -87,6 +87,7 @@ class VisionAttention(nn.Module):
         super().__init__()
         width, self.head_dim = config.embed_dim, config.head_dim
         heads = parallel.share(config.num_heads, what="vision heads")
+        self.num_heads = len(heads)
         rows = [
             Rows(
                 "qkv",
@@ -99,16 +100,22 @@ class VisionAttention(nn.Module):
         self.proj = RowParallelLinear(width, width, name="proj", bias=True, parallel=parallel)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """x: (B, h * w, embed_dim)."""
-        heads = self.qkv(x).unflatten(-1, (3, -1, self.head_dim))  # (B, L, 3, H, head_dim)
-        query, keys = (rotate(heads[:, :, i], *rotary).transpose(1, 2) for i in (0, 1))
-        mixed = F.scaled_dot_product_attention(query, keys, heads[:, :, 2].transpose(1, 2))
-        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        """x: (N, embed_dim), temporal patches one after another, each as long as the tables."""
+        num_patches = rotary[0].shape[0]
+        heads = self.qkv(x).view(-1, num_patches, 3 * self.num_heads, self.head_dim)
+        turned = rotate(heads[:, :, : 2 * self.num_heads], *rotary)
+        query, keys = turned.transpose(1, 2).chunk(2, dim=1)  # (B, H, h * w, head_dim)
+        values = heads[:, :, 2 * self.num_heads :].transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(query, keys, values)
+        projected: Tensor = self.proj(mixed.transpose(1, 2).reshape(x.shape[0], -1))
         return projected
 
 
 class VisionMLP(nn.Module):
-    """fc2(quick_gelu(fc1(x)))."""
+    """fc2(quick_gelu(fc1(x))), where quick_gelu(x) = x * sigmoid(a * x) = silu(a * x) / a.
+
+    SiLU is one pass over the widest tensor of the tower instead of three.
+    """
 
     def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
         super().__init__()
@@ -120,8 +127,8 @@ class VisionMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.fc1(x)
-        output: Tensor = self.fc2(inner * torch.sigmoid(QUICK_GELU * inner))
+        inner = self.fc1(x, scale=QUICK_GELU)
+        output: Tensor = self.fc2(F.silu(inner), scale=1 / QUICK_GELU)
         return output
 
 
@@ -155,8 +162,8 @@ class Merger(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, h * w, embed_dim); returns (B, h * w / 4, hidden_size)."""
-        groups = self.ln_q(x).unflatten(1, (-1, MERGE**2)).flatten(2)
+        """x: (N, embed_dim); returns (M, hidden_size)."""
+        groups = self.ln_q(x).view(-1, MERGE**2 * x.shape[1])
         tokens: Tensor = self.fc2(F.gelu(self.fc1(groups)))
         return tokens
 
@@ -199,11 +206,11 @@ def spatial_rotary(
     """Rotary tables of the patches of one frame pair, in the order of `cut`.
 
     height, width: in patches. Half of the pairs turn with the row, half with the column.
-    returns: cosines and sines, each (height * width, head_dim / 2) float32
+    returns: see `rotary_tables`, one row per patch
     """
     frequencies = inverse_frequencies(head_dim // 2, ROTARY_THETA, device=device)
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)  # (h, w, 2)
     blocks = places.view(height // MERGE, MERGE, width // MERGE, MERGE, 2).transpose(1, 2)
     angles = (blocks.reshape(-1, 2, 1) * frequencies).flatten(1)
-    return angles.cos(), angles.sin()
+    return rotary_tables(angles)

@@ -19,7 +19,7 @@ def normalised_patches(frames: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
     """`cut`, normalised, columns as the reference orders them: channel, time, row, column."""
     pixels = cut(frames).unflatten(-1, (2, 14, 14, 3)).double()
     patches = ((pixels / 255 - mean) / std).float()
-    return patches.movedim(-1, 2).flatten(2).flatten(0, 1)
+    return patches.movedim(-1, 1).flatten(1)
 
 
 @pytest.mark.parametrize("name", CLIPS)
