@@ -24,6 +24,7 @@ NORM_EPS = 1e-6
 ROTARY_THETA = 10_000.0
 QUICK_GELU = 1.702
 MAX_LEVEL = 255.0
+PASS_PATCHES = 2048  # in one pass through the blocks: more would spill out of a CPU's caches
 
 
 def cut(frames: Tensor) -> Tensor:
@@ -190,14 +191,20 @@ class VisionTower(nn.Module):
                 f"frames must be (..., T, H, W, 3) uint8, got {frames.shape = } {frames.dtype = }"
             )
         *batch, _, height, width, _ = frames.shape
-        x = self.patch_embed(cut(frames.flatten(0, -4) if batch else frames))
-        rotary = spatial_rotary(
-            height // PATCH, width // PATCH, head_dim=self.config.head_dim, device=x.device
-        )
+        patches = cut(frames.flatten(0, -4))
+        rows, columns = height // PATCH, width // PATCH
+        rotary = spatial_rotary(rows, columns, head_dim=self.config.head_dim, device=frames.device)
+        num_steps = max(1, PASS_PATCHES // (rows * columns))
+        passes = torch.split(patches, num_steps * rows * columns)
+        tokens = torch.cat([self._encode(some, rotary) for some in passes])
+        return tokens.view(*batch, -1, tokens.shape[-1])
+
+    def _encode(self, patches: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x = self.patch_embed(patches)
         for block in self.blocks:
             x = block(x, rotary)
         tokens: Tensor = self.merger(x)
-        return tokens.reshape(*batch, -1, tokens.shape[-1])
+        return tokens
 
 
 def spatial_rotary(
