@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.types import MediaInfo, SamplingPlan
+from pipeline.video.budget import MAX_WINDOW_TOKENS
 from pipeline.video.paper import VIDEO
 from pipeline.video.plan import make_plan
 
@@ -23,6 +24,7 @@ class PlanOptions:
     end_s: float | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    max_window_tokens: int = MAX_WINDOW_TOKENS
 
     def within(self, *, min_pixels: int | None, max_pixels: int | None) -> "PlanOptions":
         """The same for a checkpoint with these limits of one picture.
@@ -47,6 +49,7 @@ class PlanOptions:
             end_s=self.end_s,
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
+            max_window_tokens=self.max_window_tokens,
         )
 
     def plan_still(self, media: MediaInfo, time_s: float, *, source_id: str) -> SamplingPlan:

@@ -1,0 +1,25 @@
+"""A whole tiny model folder, written without transformers: what `vidray analyze --model` takes."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from tests.tiny_model import Tiny, checkpoint, hub_config, preprocessor_config, tiny_model
+from tests.tiny_tokenizer import tiny_tokenizer
+
+MAX_PIXELS = 4 * 28 * 28  # a frame is at most four tokens, so tests are quick
+
+
+def write_folder(folder: Path, shape: Tiny | None = None) -> Path:
+    shape = shape or Tiny()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "config.json": hub_config(shape),
+        "preprocessor_config.json": preprocessor_config() | {"max_pixels": MAX_PIXELS},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "tokenizer.json").write_text(tiny_tokenizer(shape).json)
+    save_file(checkpoint(tiny_model(shape)), folder / "model.safetensors")
+    return folder
