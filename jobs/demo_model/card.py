@@ -23,8 +23,8 @@ Trained from nothing on scenes drawn by `jobs/demo_model`, on two CPU cores:
 
     vidray demo-model train FOLDER
 
-First the vision tower alone on facts about single tokens, then the decoder on many questions per
-clip, then both. Frames are drawn at the size the model sees them and degraded as a codec would;
+First the vision tower alone on facts about single tokens, then the whole model on many questions
+per clip. Frames are drawn at the size the model sees them and degraded as a codec would;
 no file from anywhere was used.
 
 ## Limits

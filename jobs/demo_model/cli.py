@@ -16,8 +16,7 @@ def train(
     folder: Annotated[Path, typer.Argument(help="Checkpoints and logs; resumed if there are any.")],
     weights: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
     vision_steps: int = 6000,
-    decoder_steps: int = 8000,
-    together_steps: int = 8000,
+    together_steps: int = 12_000,
     seed: int = 0,
     threads: int = 2,
 ) -> None:
@@ -27,7 +26,6 @@ def train(
 
     budget = Budget(
         vision_steps=vision_steps,
-        decoder_steps=decoder_steps,
         together_steps=together_steps,
         seed=seed,
     )

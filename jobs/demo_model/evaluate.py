@@ -16,6 +16,7 @@ from jobs.demo_model.questions import ASKING, Question
 from jobs.demo_model.scores import Scores
 from jobs.demo_model.world import DIRECTIONS, Scene, random_scene
 from pipeline.analyse import analyse
+from pipeline.config import Sampling
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Ground, Tasks
@@ -23,6 +24,7 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 
 UNSEEN_SEED = 1_000_003  # training counts its seeds from 0
+SHORT = Sampling(max_new_tokens=64)  # three sentences are 30
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
@@ -122,7 +124,7 @@ def time_is_seen(model: Path, *, num_clips: int, seed: int = UNSEEN_SEED + 1) ->
                 ):
                     path = Path(folder, f"{kind}-{index}.mp4")
                     write_frames(path, iter(shown), encoding)
-                    tasks = Tasks(caption=None, asks=(Ask(question=text),))
+                    tasks = Tasks(caption=None, asks=(Ask(question=text),), sampling=SHORT)
                     record = asyncio.run(analyse(Source.of(path), tasks, flow, video_id=path.name))
                     said = record.answers[0].answer if record.answers else ""
                     scores.count(kind, said=said, truth=answer, about=path.name)

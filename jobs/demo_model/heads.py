@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from jobs.demo_model.shape import initialise
 from jobs.demo_model.targets import IGNORE, TokenTargets
 from jobs.demo_model.world import COLOURS, DIRECTIONS, KINDS
 
@@ -27,6 +28,7 @@ class VisionHeads(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
         self.read = nn.Linear(hidden_size, sum(SIZES))
+        initialise(self, seed=0)
 
     def forward(self, tokens: Tensor, targets: TokenTargets) -> VisionScores:
         """tokens: (B, M, D), targets alike."""

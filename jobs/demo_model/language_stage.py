@@ -1,8 +1,7 @@
-"""Stage 2: the decoder joins, with many questions on every clip."""
+"""Stage 2: the language model joins the tower, with many questions on every clip."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from jobs.demo_model.ahead import made_ahead
 from jobs.demo_model.heads import VisionHeads
-from jobs.demo_model.lessons import NUM_SETS, ClipBatch, Segment, make_clips
+from jobs.demo_model.lessons import ClipBatch, Segment, make_clips
 from jobs.demo_model.packed import Packing, pack, packed_hidden
 from jobs.demo_model.questions import GRAIN, STEPS
+from jobs.demo_model.shape import initialise
 from jobs.demo_model.targets import CELL
 from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
 from pipeline.model.qwen2_vl import Qwen2VL
@@ -22,36 +22,24 @@ from pipeline.model.tokenizer import Tokenizer
 from pipeline.tasks.prompt import ChatLayout, Medium
 from pipeline.types import MERGE, TEMPORAL, Grid
 
-LAG = 12  # batches between the uses of one clip, each with other questions
+PLACES, FACTS = 0.3, 0.5  # weights of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
 PLACE_LAYER, GRID_LAYER = 1, 2  # after these layers a token knows its place, a question the grid
-GROWING = ((0, 4), (250, 6), (600, 10))  # clips get longer as batches go by
+GROWING = ((0, 4), (600, 6), (1500, 10))  # clips get longer as batches go by
 NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
-
-
-@dataclass(slots=True)
-class Lesson:
-    """A batch of clips with one of its sets of questions; is_new on the clips' first use."""
-
-    batch: ClipBatch
-    clips: list[list[Segment]]
-    is_new: bool
 
 
 class Learner(nn.Module):
     """The whole model, and heads that are thrown away after training."""
 
-    def __init__(
-        self, model: Qwen2VL, heads: VisionHeads, tokenizer: Tokenizer, *, trains_tower: bool
-    ) -> None:
+    def __init__(self, model: Qwen2VL, heads: VisionHeads, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.model, self.heads = model, heads
-        self.trains_tower = trains_tower
         width = model.config.hidden_size
         self.place = nn.Linear(width, 2 * MAX_SIDE)
         self.grid = nn.Linear(width, 2 * MAX_SIDE)
-        for part in (model.vision, heads):
-            part.requires_grad_(trains_tower)
+        for seed, head in enumerate((self.place, self.grid)):
+            initialise(head, seed=seed)
         self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
         values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
         ids = [tokenizer.encode_text(str(value)) for value in values]
@@ -62,30 +50,27 @@ class Learner(nn.Module):
         near = torch.exp(-0.5 * (apart / NEIGHBOUR) ** 2)
         self._nearness = near / near.sum(1, keepdim=True)
 
-    def loss_of(self, lesson: Lesson) -> tuple[Tensor, dict[str, float]]:
-        """The loss of every answer's tokens, plus the auxiliary ones; figures for new clips."""
-        frames = torch.from_numpy(lesson.batch.frames)
+    def loss_of(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
+        """The loss of every answer's tokens, plus the auxiliary ones; and how much was right."""
+        frames = torch.from_numpy(batch.frames)
         num_frames, height, width = frames.shape[1:4]
         grid = Grid(num_frames // TEMPORAL, height // CELL * MERGE, width // CELL * MERGE)
-        with torch.set_grad_enabled(self.trains_tower):
-            tokens = self.model.vision(frames)
-            aux = self.heads(tokens, lesson.batch.targets) if self.trains_tower else None
-        packing = pack(lesson.clips)
+        tokens = self.model.vision(frames)
+        facts = self.heads(tokens, batch.targets)
+        packing = pack(batch.asked)
         states, text_start = packed_hidden(
             self.model.language, tokens, grid, prefix=self._prefix, packing=packing
         )
-        answer_loss, figures = self._answers(states[-1][:, text_start:], packing, lesson)
-        loss = answer_loss + 0.3 * self._places(states, packing, grid, text_start)
-        if aux is not None:
-            loss = loss + 0.3 * aux.loss
-            figures |= {f"vision_{name}": value for name, value in aux.figures.items()}
-        return loss, figures
+        answers, figures = self._answers(states[-1][:, text_start:], packing, batch.asked)
+        places = self._places(states, packing, grid, text_start)
+        figures |= {f"vision_{name}": value for name, value in facts.figures.items()}
+        return answers + PLACES * places + FACTS * facts.loss, figures
 
     def _answers(
-        self, hidden: Tensor, packing: Packing, lesson: Lesson
+        self, hidden: Tensor, packing: Packing, asked: Sequence[Sequence[Segment]]
     ) -> tuple[Tensor, dict[str, float]]:
         rows, columns, spans = [], [], []
-        for row, clip in enumerate(lesson.clips):
+        for row, clip in enumerate(asked):
             start = 0
             for segment in clip:
                 stop = start + len(segment.ids)
@@ -107,9 +92,7 @@ class Learner(nn.Module):
         near = self._nearness[number[soft]]
         losses[soft] = -(near * log_p[soft][:, self._number_ids]).sum(1)
         figures = {"answer_loss": losses.mean().item()}
-        if lesson.is_new:
-            with torch.no_grad():
-                figures |= self._figures(logits.argmax(-1), wanted, spans)
+        figures |= self._figures(logits.detach().argmax(-1), wanted, spans)
         return losses.mean(), figures
 
     def _figures(
@@ -177,19 +160,4 @@ def train_language(
 ) -> None:
     """Train from the run's step to its schedule's end. longest: see make_clips."""
     make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=longest)
-    run.train(lessons(make, run.step), learner.loss_of, on_save)
-
-
-def lessons(make: "partial[ClipBatch]", step: int) -> Iterator[Lesson]:
-    """Lessons from a step on: in every NUM_SETS steps a new batch, and older ones asked anew."""
-    fresh = step // NUM_SETS
-    first = max(0, fresh - LAG * (NUM_SETS - 1))
-    recent: list[ClipBatch] = []
-    for index, batch in enumerate(made_ahead(make, first), first):
-        recent = [*recent[-LAG * (NUM_SETS - 1) :], batch]
-        if index < fresh:
-            continue
-        skip = step % NUM_SETS if index == fresh else 0
-        for use in range(skip, NUM_SETS):
-            old = recent[max(0, len(recent) - 1 - LAG * use)]
-            yield Lesson(old, old.sets[use], is_new=use == 0)
+    run.train(made_ahead(make, run.step), learner.loss_of, on_save)

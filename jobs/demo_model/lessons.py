@@ -23,8 +23,7 @@ from pipeline.tasks.prompt import ChatLayout
 
 STEPS_PER_BATCH = 40  # temporal patches, whatever the clips' length
 MAX_CLIPS = 16
-NUM_SETS = 3  # sets of questions on the same clips
-NUM_QUESTIONS = 7  # of each clip in a set, besides the caption
+NUM_QUESTIONS = 7  # of each clip, besides the caption
 STILL_SHARE = 0.25
 
 
@@ -39,14 +38,11 @@ class Segment:
 
 @dataclass(slots=True)
 class ClipBatch:
-    """Clips of one size and length.
-
-    sets: NUM_SETS x B lists of segments
-    """
+    """Clips of one size and length, and what is asked of each."""
 
     frames: np.ndarray  # (B, T, H, W, 3) uint8
     targets: TokenTargets  # (B, M, ...)
-    sets: list[list[list[Segment]]]
+    asked: list[list[Segment]]
 
 
 def make_clips(
@@ -62,7 +58,7 @@ def make_clips(
     is_still = rng.random() < STILL_SHARE
     num_steps = 1 if is_still else int(rng.integers(2, limit + 1))
     size, aspect = random_size(rng)
-    frames, targets, sets = [], [], [[] for _ in range(NUM_SETS)]
+    frames, targets, asked = [], [], []
     for _ in range(min(MAX_CLIPS, STEPS_PER_BATCH // num_steps)):
         low, high = max(2.0, num_steps - 0.45), min(10.0, num_steps + 0.45)
         duration_s = float(rng.uniform(low, high)) if not is_still else 2.0
@@ -78,11 +74,9 @@ def make_clips(
             for pair in zip(times[::2], times[1::2], strict=True)
         ]
         targets.append(TokenTargets.join(steps))
-        for lesson in sets:
-            lesson.append(
-                [encoder.segment(q) for q in draw_questions(scene, rng, is_still=is_still)]
-            )
-    return ClipBatch(np.stack(frames), TokenTargets.stack(targets), sets)
+        questions = draw_questions(scene, rng, is_still=is_still)
+        asked.append([encoder.segment(question) for question in questions])
+    return ClipBatch(np.stack(frames), TokenTargets.stack(targets), asked)
 
 
 def sample_times(duration_s: float, num_frames: int) -> list[float]:

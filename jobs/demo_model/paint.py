@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from jobs.demo_model.world import COLOURS, Background, Scene
 
-LARGER = 3
+LARGER = 2
 
 
 def paint(scene: Scene, times_s: list[float], *, height: int, width: int) -> Iterator[np.ndarray]:

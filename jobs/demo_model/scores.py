@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from jobs.demo_model.archive import BoxTruth, ClipTruth
+from jobs.demo_model.questions import NOT_THERE
 from jobs.demo_model.world import Box
 from pipeline.tasks.records import Box as FoundBox
 from pipeline.tasks.records import Record
@@ -36,14 +37,15 @@ class Scores:
             said = answers.get(question.text, "")
             self.count(question.kind, said=said, truth=question.answer, about=truth.file)
         for box in truth.boxes:
-            found = [b for b in record.boxes if b.query == box.query and b.outcome == "found"]
-            self._add_box(box, found, about=truth.file)
+            rows = [row for row in record.boxes if row.query == box.query]
+            self._add_box(box, rows, about=truth.file)
 
-    def _add_box(self, truth: BoxTruth, found: list[FoundBox], *, about: str) -> None:
-        if truth.box is None:
-            said = found[0].raw if found else "not there"
-            self.count("absent", said=said, truth="not there", about=about)
+    def _add_box(self, truth: BoxTruth, rows: list[FoundBox], *, about: str) -> None:
+        if truth.box is None:  # a row without a box may still be babble: the words count
+            said = " ".join(row.raw.strip() for row in rows)
+            self.count("absent", said=said, truth=NOT_THERE, about=about)
             return
+        found = [row for row in rows if row.outcome == "found"]
         overlap = max((overlap_of(corners(box), truth.box) for box in found), default=0.0)
         self.overlaps.append(overlap)
         self.total["box"] += 1

@@ -13,7 +13,7 @@ import torch
 
 from jobs.demo_model.card import card
 from jobs.demo_model.export import export
-from jobs.demo_model.language_stage import GROWING, Learner, new_run, train_language
+from jobs.demo_model.language_stage import Learner, new_run, train_language
 from jobs.demo_model.shape import demo_config, new_model
 from jobs.demo_model.trainer import Run
 from jobs.demo_model.vision_stage import train_vision
@@ -21,16 +21,13 @@ from jobs.demo_model.vocabulary import CONTROL, load_tokenizer
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
 
-ALL_LENGTHS = ((0, 10),)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Steps of each stage."""
 
     vision_steps: int = 6000
-    decoder_steps: int = 8000
-    together_steps: int = 8000
+    together_steps: int = 12_000
     seed: int = 0
 
 
@@ -46,18 +43,10 @@ def train(
     )
     if is_stopping:
         return
+    learner = Learner(model, seen.heads, tokenizer)
+    run = new_run(learner, folder / "together", num_steps=budget.together_steps)
     save = writer(tokenizer, weights or folder / "weights")
-    stages = (("decoder", budget.decoder_steps, False), ("together", budget.together_steps, True))
-    for name, num_steps, trains_tower in stages:
-        learner = Learner(model, seen.heads, tokenizer, trains_tower=trains_tower)
-        rate = 0.5 if trains_tower else 1.0
-        run = new_run(learner, folder / name, num_steps=num_steps, rate=rate)
-        longest = ALL_LENGTHS if trains_tower else GROWING
-        seed = budget.seed + int(trains_tower)
-        train_language(run, learner, seed=seed, tokenizer=tokenizer, longest=longest, on_save=save)
-        run.average.copy_to(learner)
-        if run.is_stopping:
-            return
+    train_language(run, learner, seed=budget.seed, tokenizer=tokenizer, on_save=save)
 
 
 def untrained(tokenizer: Tokenizer, *, seed: int) -> Qwen2VL:
