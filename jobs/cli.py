@@ -89,6 +89,35 @@ def analyze(
     return run(settings)
 
 
+@app.command()
+def demo(
+    model: Annotated[
+        Path | None, typer.Option(help="A Qwen2-VL folder; the bundled vidray-demo if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for clips, rows and page.")] = Path("out/demo"),
+    clips: Annotated[int, typer.Option(min=1, help="How many to make.")] = 12,
+) -> int:
+    """Make a small archive of clips, analyse it, and compare with the truth."""
+    with Console(stderr=True).status("starting"):
+        from jobs.demo import run_demo  # noqa: PLC0415 - torch takes seconds to import
+
+    return run_demo(console=Console(highlight=False), folder=out, model=model, num_clips=clips)
+
+
+@app.command()
+def report(
+    rows: Annotated[str, typer.Argument(metavar="OUT", help="A job's output, or a .parquet file.")],
+    page: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    frames: Annotated[
+        int, typer.Option(min=0, help="Show frames of this many videos, 35 kB each.")
+    ] = 100,
+) -> int:
+    """Write rows as one HTML page that opens from disk."""
+    from jobs.report.command import run  # noqa: PLC0415 - torch takes seconds to import
+
+    return run(rows, page, max_strips=frames, console=Console(highlight=False))
+
+
 @model.command()
 def check(path: Annotated[Path, typer.Argument(help="A model folder.")]) -> int:
     """Say what a model folder holds, what it costs in memory, and what is wrong with it."""

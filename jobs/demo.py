@@ -1,0 +1,95 @@
+"""`vidray demo`: a small archive, the main job on it, and what came out next to the truth."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from jobs.analyze import DEMO_MODEL, DEMO_NOTICE
+from jobs.demo_model.archive import ClipTruth, make_archive
+from jobs.demo_model.evaluate import UNSEEN_SEED, tasks_of
+from jobs.demo_table import Marked, make_table
+from jobs.display import make_display
+from jobs.exits import Exit
+from jobs.report.page import write_report
+from jobs.report.strips import Strips
+from pipeline.analyse import analyse
+from pipeline.errors import VidrayError
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.tasks.records import Record, to_table
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+
+SEED = UNSEEN_SEED + 2  # clips that neither training nor the scores have seen
+
+Clip = tuple[Path, ClipTruth]
+
+
+def run_demo(
+    *, console: Console, folder: Path, model: Path | None = None, num_clips: int = 12
+) -> int:
+    """Make clips, analyse them, print them next to the truth, write rows and page.
+
+    Returns the exit code. VidrayError where there is no model.
+    """
+    started = time.monotonic()
+    checkpoint = model or DEMO_MODEL
+    if not checkpoint.is_dir():
+        train = f"vidray demo-model train out/demo-training --weights {checkpoint}"
+        raise VidrayError(f"there is no model in {checkpoint}; this makes one, in hours: {train}")
+    progress = Console(stderr=True, highlight=False)
+    if model is None:
+        console.print(DEMO_NOTICE)
+    with progress.status("making clips"):
+        clips = make_archive(folder / "clips", num_clips, SEED)
+    with progress.status("loading the model"):
+        loaded = LocalModel.load(checkpoint)
+    records = asyncio.run(_analyse_all(loaded, clips, progress))
+    marked = [Marked.of(truth, r) for (_, truth), r in zip(clips, records, strict=True)]
+    console.print(make_table(marked))
+    rows, page = _write(records, folder)
+    seconds = time.monotonic() - started
+    print(_farewell(clips, rows=rows, page=page, seconds=seconds), file=console.file)
+    return Exit.OK if all(r.status == "ok" for r in records) else Exit.SOME_FAILED
+
+
+async def _analyse_all(model: LocalModel, clips: Sequence[Clip], progress: Console) -> list[Record]:
+    """As `vidray analyze` does it, with each clip's own questions."""
+    records = []
+    flow = LocalFlow(model, options=PlanOptions())
+    try:
+        with make_display(progress) as display:
+            for number, (path, truth) in enumerate(clips, start=1):
+                display.begin(f"[{number}/{len(clips)}] {path.name}")
+                tasks = replace(tasks_of(truth), sampling=model.sampling)
+                source = Source.of(path)
+                record = await analyse(
+                    source, tasks, flow, video_id=truth.file, listener=display.hear
+                )
+                display.end(record)
+                records.append(record)
+    finally:
+        flow.close()
+    return records
+
+
+def _write(records: Sequence[Record], folder: Path) -> tuple[Path, Path]:
+    rows, page = folder / "videos.parquet", folder / "report.html"
+    pq.write_table(to_table(records), rows)
+    write_report(records, page, read_stills=Strips().read, title="vidray demo")
+    return rows, page
+
+
+def _farewell(clips: Sequence[Clip], *, rows: Path, page: Path, seconds: float) -> str:
+    path, truth = clips[0]
+    return f"""{len(clips)} clips in {seconds:.0f} s, from drawing them to this line.
+  rows  {rows}
+  page  {page} (opens in any browser)
+Try next:
+  vidray analyze {path} --ask "{truth.questions[0].text}" --ground "{truth.boxes[0].query}"
+  vidray analyze YOUR.mp4 --model PATH/TO/Qwen2-VL-2B-Instruct --ask "What happens?"
+"""
