@@ -1,8 +1,10 @@
 """decord as the second reader. Runs in the decoding child only: it may loop for ever on bad counts.
 
-decord knows frames by their place, not by their stamp, and turns rotated video by itself.
+decord knows frames by their place, not by their stamp, and turns rotated video by itself. In
+transport streams it begins at the second keyframe, so those are refused.
 """
 
+from collections import deque
 from collections.abc import Iterator
 
 import decord
@@ -25,10 +27,16 @@ def read(fd: int, runs: list[Run], order: ReadOrder) -> Iterator[memoryview]:
                 FailureCode.NOT_DECODABLE,
                 f"decord sees {len(video)} frames, the index lists {order.num_indexed}",
             )
-        for place in (place for run in runs for place in run.wanted):
-            pixels = video[place].asnumpy()
+        wanted = deque(place for run in runs for place in run.wanted)
+        for place in range(wanted[-1] + 1):
+            # One by one: decord's own seeking and skipping miss by the depth of reordering.
+            frame = video.next()
+            if place != wanted[0]:
+                continue
+            wanted.popleft()
+            pixels = frame.asnumpy()
             if pixels.shape != (order.height, order.width, 3):
                 raise BadInput(FailureCode.NOT_DECODABLE, f"decord gives frames of {pixels.shape}")
             yield memoryview(pixels).cast("B")
-    except (decord.DECORDError, RuntimeError, IndexError) as error:
+    except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise BadInput(FailureCode.NOT_DECODABLE, "decord cannot read it") from error

@@ -35,6 +35,8 @@ VIDEO_CODECS = frozenset(
         *("prores", "mjpeg", "ffv1", "h263", "dvvideo"),
     }
 )
+# Their frames to which nothing refers can be left out packet by packet.
+SKIPPING_DECODERS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
 STILL_CODECS = frozenset({"png", "mjpeg"})
 STILL_DEMUXERS = frozenset({"png_pipe", "jpeg_pipe"})
 NOMINAL_FPS = 25
@@ -142,7 +144,9 @@ class Video:
 
         Returns the header, and of displayed frames, in decoding order, stamps and key marks.
         """
-        index = _Index()
+        # AVI stamps packets in decoding order: with reordered frames those are no times at all.
+        codec = self._stream.codec_context.codec.canonical_name
+        index = _Index(is_counted=self._demuxer == "avi" and codec in ("h264", "hevc"))
         first: VideoFrame | None = None
         with translate_av_errors(is_cut=self.is_cut):
             for num_packets, packet in enumerate(self._packets()):
@@ -196,7 +200,7 @@ class Video:
             yield "multi_stream"
         if index.has_gaps:
             yield "no_timestamps"
-        elif index.is_counted:
+        elif index.has_jumps:
             yield "nonmonotonic"
         if index.num_before_key:
             yield "starts_without_keyframe"
@@ -234,7 +238,8 @@ class Video:
             yield from enumerate(decoded)
             return
         context = self._stream.codec_context
-        may_skip = not self._is_interlaced()  # two fields share a frame
+        # Two fields share an interlaced frame. dav1d reads the setting once, when it is opened.
+        may_skip = context.name in SKIPPING_DECODERS and not self._is_interlaced()
         unfed = set(run.wanted)
         for packet in self._packets_from(run.key):
             if may_skip:
@@ -304,20 +309,23 @@ class Video:
 class _Index:
     """Stamps and key marks of displayed frames, and what they say about the stamps' worth."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_counted: bool) -> None:
         self.stamps = array("q")
         self.is_key = bytearray()
         self.has_gaps = False
-        self.is_counted = False
+        self.has_jumps = False
+        self.is_counted = is_counted
         self.num_before_key = 0
         self.last_duration = 0
+        self._has_key = False
         self._first_key: int | None = None
         self._last_key: int | None = None
         self._last_stamp: int | None = None
         self._num_trailing_broken = 0
 
     def add(self, packet: Packet[VideoStream]) -> None:
-        if packet.is_keyframe and self._first_key is None:
+        if packet.is_keyframe and not self._has_key:
+            self._has_key = True
             self._first_key = packet.pts
             self.num_before_key = len(self.stamps)
         if packet.is_discard:  # cut away by an edit list: decoded for others' sake, never shown
@@ -332,7 +340,7 @@ class _Index:
         if packet.is_keyframe:
             # Each keyframe shows later than the one before; otherwise two clips were joined.
             if self._last_key is not None and stamp <= self._last_key:
-                self.is_counted = True
+                self.has_jumps = True
             self._last_key = stamp
         if self._last_stamp is None or stamp >= self._last_stamp:
             self._last_stamp, self.last_duration = stamp, packet.duration or 0
@@ -344,7 +352,7 @@ class _Index:
         if self._num_trailing_broken:
             del self.stamps[-self._num_trailing_broken :], self.is_key[-self._num_trailing_broken :]
         del self.stamps[: self.num_before_key], self.is_key[: self.num_before_key]
-        self.is_counted |= self.has_gaps
+        self.is_counted |= self.has_gaps or self.has_jumps
         if self.is_counted:
             self.stamps = array("q", range(len(self.stamps)))
 

@@ -1,11 +1,13 @@
 """The door to videos: open one, learn what is in it, take the frames its plan wants."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, stack
 
 from pipeline.config import MIB, DecodeLimits
@@ -16,7 +18,7 @@ from pipeline.video.frames import fill_gaps, resize, upright
 from pipeline.video.sandbox import Child
 from pipeline.video.schedule import Seek, schedule
 from pipeline.video.source import OpenFile, Source, open_file
-from pipeline.video.wire import FROM_START, ReadOrder, Run
+from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
 
 Reader = Literal["pyav", "decord"]
 
@@ -24,6 +26,19 @@ RING_BYTES = 96 * MIB
 MAX_SLOTS = 32
 ROW_ALIGNMENT = 64  # pixels; FFmpeg rounds rows up to at most this
 PLACES_PER_RUN = 8
+
+
+Stamps = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    reader: Reader = "pyav"
+    seek: Seek = "never"
+    num_children: int = 1
+
+
+_STRAIGHT = _How()
 
 
 class Media:
@@ -34,9 +49,18 @@ class Media:
         self._limits = limits
         self._stack = stack
         self._children: list[Child] = []
-        header, pts, is_key = self._idle_children(1)[0].probe()
+        header, pts, is_key = self._probe()
         self._header = header
         self.info = media_info(header, pts, is_key, container=file.demuxer)
+
+    def _probe(self) -> tuple[Header, NDArray[np.int64], NDArray[np.bool_]]:
+        try:
+            return self._idle_children(1)[0].probe()
+        except BadInput as error:
+            if error.code is not FailureCode.DECODER_CRASH:
+                raise
+        self._children.pop().close()
+        return self._idle_children(1)[0].probe()
 
     def read(
         self,
@@ -52,49 +76,74 @@ class Media:
         Every frame of the plan comes, damaged ones as marked placeholders. Equal frames whatever
         reader, seek and children are. Raises BadInput; closing the iterator kills the decoders.
         """
-        stamps = list(dict.fromkeys(window.frame_pts))
-        frames = fill_gaps(self._wanted(stamps, window.grid.size, reader, seek, children))
-        shown = _repeated(window.frame_pts, frames)
-        for span in window.chunks:
-            pictures, damage = zip(*islice(shown, TEMPORAL * span.num_steps), strict=True)
-            yield FrameChunk(
-                plan_hash=plan.hash,
-                window_index=window.index,
-                index=span.index,
-                frames=stack(pictures),
-                is_damaged=damage,
-            )
-        next(frames, None)  # to its end: the children say that they are done
+        stamps = tuple(dict.fromkeys(window.frame_pts))
+        if not np.isin(stamps, self.info.pts).all():
+            raise ValueError(f"window {window.index} wants frames that this video does not have")
+        how = _How(reader=reader, seek=seek, num_children=children)
+        with closing(self._wanted(stamps, how, size=window.grid.size)) as wanted:
+            frames = fill_gaps(wanted)
+            shown = _repeated(window.frame_pts, frames)
+            for span in window.chunks:
+                pictures, damage = zip(*islice(shown, TEMPORAL * span.num_steps), strict=True)
+                yield FrameChunk(
+                    plan_hash=plan.hash,
+                    window_index=window.index,
+                    index=span.index,
+                    frames=stack(pictures),
+                    is_damaged=damage,
+                )
+            next(frames, None)  # to its end: the children say that they are done
         self._file.require_unchanged()
 
     def _wanted(
-        self, stamps: list[int], size: Size, reader: Reader, seek: Seek, children: int
-    ) -> Iterator[Tensor | None]:
-        """Each wanted frame, upright and resized: (H, W, 3) uint8, or None where it is missing."""
-        if reader == "decord":
-            runs = self._places(stamps, children)
-        else:
-            runs = self._runs(stamps, seek, children)
-        order = self._order(reader)
-        workers = self._idle_children(min(children, len(runs)))
+        self, stamps: Stamps, how: _How, *, size: Size
+    ) -> Generator[Tensor | None, None, None]:
+        """Each wanted frame, upright and resized: (H, W, 3) uint8, or None where it is missing.
+
+        A decoder that crashes is replaced once. When a frame is missing after a jump, the rest is
+        first tried without jumping: some streams mark as keyframes what does not stand alone.
+        """
+        frames = self._decoded(stamps, how)
+        with ExitStack() as opened:
+            opened.callback(lambda: frames.close())
+            may_replace, may_doubt = True, how.reader == "pyav" and how != _STRAIGHT
+            for number in range(len(stamps)):
+                try:
+                    frame = next(frames)
+                except BadInput as error:
+                    if error.code is not FailureCode.DECODER_CRASH or not may_replace:
+                        raise
+                    may_replace = False
+                    frames = self._decoded(stamps[number:], how)
+                    frame = next(frames)
+                if frame is None and may_doubt:
+                    may_doubt = False
+                    straight = self._decoded(stamps[number:], _STRAIGHT)
+                    frame = next(straight)
+                    frames, other = (frames, straight) if frame is None else (straight, frames)
+                    other.close()
+                yield None if frame is None else self._shown(frame, size, how.reader)
+            next(frames, None)
+
+    def _decoded(self, stamps: Stamps, how: _How) -> Generator[Tensor | None, None, None]:
+        """The wanted frames as children decode them, in order; valid until the next is taken."""
+        runs, order = self._runs(stamps, how), self._order(how.reader)
+        workers = self._idle_children(min(how.num_children, len(runs)))
         self._children = []  # a child that was not read to the end must not be asked again
-        for number, worker in enumerate(workers):
-            worker.order(order, runs[number :: len(workers)])
-        shares = [
-            worker.frames(order, sum(len(run.wanted) for run in runs[number :: len(workers)]))
-            for number, worker in enumerate(workers)
-        ]
         try:
+            shares = []
+            for number, worker in enumerate(workers):
+                share = runs[number :: len(workers)]
+                worker.order(order, share)
+                shares.append(worker.frames(order, sum(len(run.wanted) for run in share)))
             for number, run in enumerate(runs):
-                for frame in islice(shares[number % len(workers)], len(run.wanted)):
-                    yield None if frame is None else self._shown(frame, size, reader)
-            for share in shares:
-                next(share, None)
-            self._children = workers
+                yield from islice(shares[number % len(workers)], len(run.wanted))
+            for rest in shares:
+                next(rest, None)  # the child says it is done
+            self._children, workers = workers, []
         finally:
-            if not self._children:  # stopped halfway, by an error or by whoever took the frames
-                for worker in workers:
-                    worker.close()
+            for worker in workers:  # stopped halfway, by an error or by whoever took the frames
+                worker.close()
 
     def _shown(self, frame: Tensor, size: Size, reader: Reader) -> Tensor:
         if reader == "pyav":
@@ -102,27 +151,29 @@ class Media:
             frame = upright(frame, rotation_deg=info.rotation_deg, is_mirrored=info.is_mirrored)
         return resize(frame[None], size)[0]
 
-    def _places(self, stamps: list[int], children: int) -> list[Run]:
-        """What decord understands: places in the index; shared out in small runs."""
-        places = np.searchsorted(self.info.pts, stamps).tolist()
-        step = PLACES_PER_RUN if children > 1 else len(places)
-        return [
-            Run(FROM_START, tuple(places[first : first + step]))
-            for first in range(0, len(places), step)
-        ]
-
-    def _runs(self, stamps: list[int], seek: Seek, children: int) -> list[Run]:
-        if self._header.is_counted:  # frames are told apart by their number: only straight through
-            return [Run(FROM_START, tuple(stamps))]
+    def _runs(self, stamps: Stamps, how: _How) -> list[Run]:
+        if how.reader == "decord":  # it knows frames by their place in the index
+            places = np.searchsorted(self.info.pts, stamps).tolist()
+            step = PLACES_PER_RUN if how.num_children > 1 else len(places)
+            return [
+                Run(FROM_START, tuple(places[first : first + step]))
+                for first in range(0, len(places), step)
+            ]
+        if self._header.is_counted or how == _STRAIGHT:
+            return [Run(FROM_START, stamps)]
         return schedule(
-            stamps, pts=self.info.pts, is_key=self.info.is_key, seek=seek, num_children=children
+            stamps,
+            pts=self.info.pts,
+            is_key=self.info.is_key,
+            seek=how.seek,
+            num_children=how.num_children,
         )
 
     def _order(self, reader: Reader) -> ReadOrder:
         width, height = self._header.coded_width, self._header.coded_height
         if reader == "decord":
-            if self.info.is_mirrored:
-                raise BadInput(FailureCode.NOT_DECODABLE, "decord does not mirror pictures")
+            if self.info.is_mirrored or self.info.container == "mpegts":
+                raise BadInput(FailureCode.NOT_DECODABLE, "decord shows other frames of it")
             if self.info.rotation_deg % 180:  # it turns by itself
                 width, height = height, width
         stride = -(-width // ROW_ALIGNMENT) * ROW_ALIGNMENT * 3

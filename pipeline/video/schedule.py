@@ -22,14 +22,13 @@ def schedule(
     seek: Seek = "auto",
     num_children: int = 1,
 ) -> list[Run]:
-    """Cut the wanted stamps (ascending, all in pts) into runs, each decoded from its own keyframe.
+    """Cut the wanted stamps into runs, each decoded from its own keyframe.
 
     auto jumps where that decodes fewer frames than going on; always jumps before every frame; never
     goes straight through. With several children a run ends at every keyframe worth starting from,
-    so that there are runs to share out. pts and is_key: (T,), in order of presentation.
+    so that there are runs to share out. wanted: one or more, ascending, all in pts. pts and is_key:
+    (T,), in order of presentation.
     """
-    if not len(wanted):
-        return []
     position = np.searchsorted(pts, np.asarray(wanted, np.int64))
     keys = np.flatnonzero(is_key)
     nearest = np.searchsorted(keys, position, side="right") - 1  # -1: no keyframe before it

@@ -2,7 +2,7 @@
 
 Covered: only containers on the list reach FFmpeg, each with the demuxer named here: no playlist,
 script or image is probed, whatever its name says.
-Not covered: a well-formed box structure with hostile content; that is what the child process is for.
+Not covered: a well-formed structure with hostile content; that is what the child process is for.
 """
 
 import os
