@@ -48,6 +48,10 @@ class Rank:
         """Tokens of the KV budget that no open stream holds."""
         return self._engine.num_free_tokens
 
+    @property
+    def stream_ids(self) -> tuple[str, ...]:
+        return tuple(self._streams)
+
     def run(self, commands: Commands) -> Report:
         """Run commands in order; at most one is a step, and its report is returned."""
         report = Report()

@@ -66,7 +66,7 @@ class Replica:
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._failure: BaseException | None = None
-        self._loop = asyncio.create_task(self._serve())
+        self._loop: asyncio.Task[None] | None = None  # starts with the first call
 
     async def open(
         self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
@@ -115,9 +115,16 @@ class Replica:
         self._forget([turn for turn in self._waiters.turns if turn.startswith(prefix)])
         await self._wish(CloseStream(stream_id), urgency=-1)
 
+    async def release(self, owner: str) -> None:
+        """Close every stream whose id starts with "owner/": their host is gone."""
+        for stream_id in self._rank.stream_ids:
+            if stream_id.startswith(f"{owner}/"):
+                await self.close(stream_id)
+
     def stop(self) -> None:
         """End the loop; whoever still waits gets Transient."""
-        self._loop.cancel()
+        if self._loop is not None:
+            self._loop.cancel()
         self._fail(Transient("the replica was stopped"))
         self._thread.shutdown(wait=False)
 
@@ -245,3 +252,5 @@ class Replica:
     def _require_alive(self) -> None:
         if self._failure is not None:
             raise self._failure
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._serve())

@@ -33,6 +33,7 @@ class FailureCode(StrEnum):
     TOKEN_BUDGET = "token_budget"  # noqa: S105
     NONFINITE_LOGITS = "nonfinite_logits"
     UNPARSEABLE_OUTPUT = "unparseable_output"
+    WORKER_LOST = "worker_lost"
 
 
 class VidrayError(Exception):

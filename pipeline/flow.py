@@ -7,11 +7,11 @@ local.py does it in this process; actors can do it elsewhere. Nothing here compu
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pipeline.model.stream import Piece
 from pipeline.tasks.requests import Request, View
-from pipeline.types import MediaInfo, SamplingPlan, TokenChunk
+from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.source import Source
 
 Stage = Literal["read", "encode", "prefill"]
@@ -19,9 +19,12 @@ Stage = Literal["read", "encode", "prefill"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedChunk:
-    """A token chunk and what it took to make it. read_s: waiting for its frames."""
+    """A token chunk and what it took to make it. read_s: waiting for its frames.
 
-    tokens: TokenChunk
+    tokens: whatever the streams of the same flow take, the TokenChunk or a reference to it.
+    """
+
+    tokens: Any
     num_frames: int
     num_damaged: int
     read_s: float

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,11 +23,11 @@ from pipeline.model.encoder import VisionEncoder
 from pipeline.model.engine import Engine
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.hub_preprocessor import load_preprocessing
-from pipeline.model.layout import PromptWindow
 from pipeline.model.stream import Piece, Stream
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
-from pipeline.tasks.prompt import ChatLayout, Medium
+from pipeline.prompts import Prompts
+from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import Request, View
 from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, TokenChunk
 from pipeline.video.options import PlanOptions
@@ -34,8 +35,6 @@ from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
 
 CHUNKS_AHEAD = 3
-PROMPT_SLACK = 256  # tokens of a prompt around the texts it quotes
-LINE_SLACK = 32  # tokens around each of them
 T = TypeVar("T")
 
 
@@ -50,8 +49,7 @@ class LocalModel:
     max_pixels: int | None
     encoder: VisionEncoder
     engine: Engine
-    layout: ChatLayout
-    limits: EngineLimits
+    prompts: Prompts
 
     @classmethod
     def load(
@@ -71,8 +69,7 @@ class LocalModel:
             max_pixels=pixels.max_pixels,
             encoder=VisionEncoder(model.vision),
             engine=Engine(model.language, tokenizer, eos_ids=generation.eos_ids, limits=limits),
-            layout=ChatLayout(tokenizer),
-            limits=limits,
+            prompts=Prompts(ChatLayout(tokenizer), limits),
         )
 
 
@@ -114,15 +111,12 @@ class LocalFlow:
 
     @asynccontextmanager
     async def stream(self, view: View | None) -> AsyncIterator["LocalStream"]:
-        layout = self._model.layout
-        media = [] if view is None else [_prompt_window(view, layout)]
-        lay_out = layout.text_only if view is None else layout.question
-        with self._model.engine.open(media) as stream:
-            yield LocalStream(stream, lay_out, self._computing)
+        prompts = self._model.prompts
+        with self._model.engine.open(prompts.media(view)) as stream:
+            yield LocalStream(stream, partial(prompts.questions, view), self._computing)
 
     def max_parts(self, max_new_tokens: int) -> int:
-        room = self._model.limits.question_tokens - max_new_tokens - PROMPT_SLACK
-        return max(2, room // (max_new_tokens + LINE_SLACK))
+        return self._model.prompts.max_parts(max_new_tokens)
 
     def read(
         self, media: Media, view: View, *, listener: Listener
@@ -176,34 +170,23 @@ class LocalStream:
     """An open stream of this process's engine."""
 
     def __init__(
-        self, stream: Stream, lay_out: Callable[[str], tuple[int, ...]], thread: Executor
+        self,
+        stream: Stream,
+        questions: Callable[[Sequence[Request]], list[Question]],
+        thread: Executor,
     ) -> None:
         self._stream = stream
-        self._lay_out = lay_out
+        self._questions = questions
         self._thread = thread
 
     async def prefill(self, chunk: EncodedChunk) -> None:
         await _on(self._thread, self._stream.prefill, chunk.tokens)
 
     async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
-        pieces = self._stream.write([self._question(request) for request in requests])
+        pieces = self._stream.write(self._questions(requests))
         async with aclosing(read_ahead(pieces, depth=1, thread=self._thread)) as ready:
             async for piece in ready:
                 yield piece
-
-    def _question(self, request: Request) -> Question:
-        return Question(
-            ids=self._lay_out(request.prompt),
-            sampling=request.sampling,
-            constraint=request.constraint,
-            keep_control=request.kind == "ground",
-        )
-
-
-def _prompt_window(view: View, layout: ChatLayout) -> PromptWindow:
-    medium = Medium.IMAGE if view.plan.is_still else Medium.VIDEO
-    (ids_before,) = layout.before_media([medium])
-    return PromptWindow(ids_before=ids_before, plan_hash=view.plan.hash, window=view.window)
 
 
 def _told(frames: Iterator[FrameChunk], listener: Listener) -> Generator[FrameChunk, None, None]:

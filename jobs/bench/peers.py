@@ -50,28 +50,6 @@ def transformers_model(folder: Path) -> torch.nn.Module:
     return model.eval()
 
 
-def random_checkpoint(folder: Path) -> Path:
-    """Write a random Qwen2-VL of 149 M parameters, 100 M of them language, with transformers."""
-    if (folder / "model.safetensors").exists():
-        return folder
-    define_torchvision_operators()
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
-    torch.manual_seed(0)
-    config = Qwen2VLConfig(
-        hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
-        num_key_value_heads=4, vocab_size=32_000, rms_norm_eps=1e-6, rope_theta=1e6,
-        tie_word_embeddings=True, rope_scaling={"type": "mrope", "mrope_section": [8, 12, 12]},
-        bos_token_id=31_980, eos_token_id=31_981, vision_start_token_id=31_990,
-        vision_end_token_id=31_991, image_token_id=31_992, video_token_id=31_993,
-        vision_config={
-            "depth": 8, "embed_dim": 640, "mlp_ratio": 4, "num_heads": 8, "hidden_size": 768,
-        },
-    )  # fmt: skip
-    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
-    return folder
-
-
 def define_torchvision_operators() -> None:
     """Let torchvision import beside a CPU-only torch, which lacks two operators it extends."""
     if "torchvision" in _LIBRARIES:

@@ -1,0 +1,140 @@
+"""A decoder replica as Ray actors: a leader with the first rank, and followers that it owns.
+
+They live and die together: followers are the leader's own actors, so they go when it goes, and the
+leader ends its process when a follower is lost. Ray then starts the whole replica again.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import ray
+import torch
+import torch.distributed as dist
+
+from actors.commands import Commands
+from actors.parcel import TokenParcel
+from actors.profile import Profile
+from actors.rank import Rank
+from actors.replica import Replica
+from pipeline.config import EngineLimits
+from pipeline.errors import Transient
+from pipeline.model.answer import Question
+from pipeline.model.hub_generation import load_generation
+from pipeline.model.layout import PromptWindow
+from pipeline.model.parallel import TensorParallel
+from pipeline.model.stream import Piece
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.weights import load_model
+
+COLLECTIVE_TIMEOUT_S = 60.0
+
+
+@ray.remote(max_restarts=-1, max_task_retries=0)
+class LanguageDecoderActor:
+    """The leader: callers see only this one."""
+
+    def __init__(self, checkpoint: str, profile: Profile) -> None:
+        size = profile.decoders.tensor_parallel
+        address = _free_address() if size > 1 else ""
+        self._followers = [
+            DecoderRankActor.options(  # type: ignore[attr-defined]
+                num_cpus=profile.decoders.num_cpus, num_gpus=profile.decoders.num_gpus
+            ).remote(checkpoint, profile, rank, address)
+            for rank in range(1, size)
+        ]
+        self._watch: set[asyncio.Task[None]] = set()
+        rank = _load_rank(checkpoint, profile, 0, address)
+        self._replica = Replica(rank, broadcast=self._broadcast)
+
+    async def open(
+        self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
+    ) -> None:
+        await self._replica.open(stream_id, media, urgency=urgency)
+
+    async def prefill(self, stream_id: str, parcel: TokenParcel) -> None:
+        await self._replica.prefill(stream_id, parcel.unpack())
+
+    async def ask(self, stream_id: str, questions: Sequence[Question]) -> AsyncIterator[Piece]:
+        async for piece in self._replica.ask(stream_id, questions):
+            yield piece
+
+    async def close(self, stream_id: str) -> None:
+        await self._replica.close(stream_id)
+
+    async def release(self, owner: str) -> None:
+        """Close every stream that a stream host of this name left behind."""
+        await self._replica.release(owner)
+
+    def process_ids(self) -> list[int]:
+        """Of every rank, the leader's first."""
+        return [os.getpid(), *ray.get([f.process_id.remote() for f in self._followers])]
+
+    def _broadcast(self, commands: Commands) -> None:
+        for follower in self._followers:
+            task = asyncio.ensure_future(_die_with(follower.run.remote(commands)))
+            self._watch.add(task)
+            task.add_done_callback(self._watch.discard)
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class DecoderRankActor:
+    """A rank that is told what to do."""
+
+    def __init__(self, checkpoint: str, profile: Profile, rank: int, address: str) -> None:
+        self._rank = _load_rank(checkpoint, profile, rank, address)
+
+    def run(self, commands: Commands) -> None:
+        self._rank.run(commands)
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+
+async def _die_with(result: "ray.ObjectRef[None]") -> None:
+    """End this process if the follower's call failed: a group with a hole can only hang."""
+    try:
+        await result
+    except (ray.exceptions.RayError, Transient):
+        os._exit(1)
+
+
+def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Rank:
+    if profile.device == "cpu":
+        torch.set_num_threads(profile.decoders.num_threads)
+    size = profile.decoders.tensor_parallel
+    parallel = TensorParallel()
+    if size > 1:
+        dist.init_process_group(
+            "nccl" if profile.device == "cuda" else "gloo",
+            init_method=address,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
+        )
+        parallel = TensorParallel(rank, size)
+    folder = Path(checkpoint)
+    model = load_model(
+        folder,
+        parallel=parallel,
+        dtype=getattr(torch, profile.dtype),
+        device=profile.device,
+        halves=("language",),
+    )
+    return Rank(
+        model.language,
+        Tokenizer.load(folder),
+        eos_ids=load_generation(folder).eos_ids,
+        limits=EngineLimits(max_tokens=profile.decoders.kv_tokens),
+    )
+
+
+def _free_address() -> str:
+    """Where the ranks of this replica meet: a free port of this node's address in the cluster."""
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return f"tcp://{host}:{probe.getsockname()[1]}"

@@ -1,0 +1,84 @@
+"""A vision encoder with a process of its own; chunks of any videos that wait are one batch."""
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from actors.parcel import FrameParcel, TokenParcel
+from actors.profile import Profile
+from pipeline.model.encoder import VisionEncoder
+from pipeline.model.weights import load_model
+
+MAX_BATCH = 4  # chunks; more only makes the first of them wait
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeNote:
+    """What the stream needs to know of an encoded chunk; small, so it may travel by value."""
+
+    num_frames: int
+    num_damaged: int
+    read_s: float
+    encode_s: float
+
+
+@ray.remote(max_restarts=-1, max_task_retries=0)
+class VisionEncoderActor:
+    """Loads the vision tower alone and encodes what waits, oldest first."""
+
+    def __init__(self, checkpoint: str, profile: Profile) -> None:
+        if profile.device == "cpu":
+            torch.set_num_threads(profile.encoders.num_threads)
+        model = load_model(
+            Path(checkpoint),
+            dtype=getattr(torch, profile.dtype),
+            device=profile.device,
+            halves=("vision",),
+        )
+        self._encoder = VisionEncoder(model.vision)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._waiting: list[tuple[FrameParcel, asyncio.Future[TokenParcel]]] = []
+        self._is_busy = asyncio.Lock()
+
+    @ray.method(num_returns=2)
+    async def encode(self, parcel: FrameParcel) -> tuple[TokenParcel, EncodeNote]:
+        """The parcel's tokens, and a note on them."""
+        started = time.perf_counter()
+        done: asyncio.Future[TokenParcel] = asyncio.get_running_loop().create_future()
+        self._waiting.append((parcel, done))
+        async with self._is_busy:
+            if not done.done():
+                await self._encode_waiting()
+        note = EncodeNote(
+            num_frames=len(parcel.is_damaged),
+            num_damaged=sum(parcel.is_damaged),
+            read_s=parcel.read_s,
+            encode_s=time.perf_counter() - started,
+        )
+        return await done, note
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+    async def _encode_waiting(self) -> None:
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        parcels = [parcel for parcel, _ in batch]
+        loop = asyncio.get_running_loop()
+        try:
+            encoded = await loop.run_in_executor(self._thread, self._encode, parcels)
+        except Exception as error:  # noqa: BLE001 - each waiter is told
+            for _, done in batch:
+                done.set_exception(error)
+            return
+        for (_, done), tokens in zip(batch, encoded, strict=True):
+            done.set_result(tokens)
+
+    def _encode(self, parcels: list[FrameParcel]) -> list[TokenParcel]:
+        chunks = self._encoder.encode([parcel.unpack() for parcel in parcels])
+        return [TokenParcel.pack(chunk) for chunk in chunks]

@@ -1,0 +1,149 @@
+"""All the actors of one deployment, and the door to them: a video in, its record out."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.decoder import LanguageDecoderActor
+from actors.encoder import VisionEncoderActor
+from actors.flow import Handle, Pools
+from actors.host import StreamHostActor
+from actors.profile import Profile
+from actors.reader import FrameReaderActor
+from pipeline.analyse import ignore
+from pipeline.config import DecodeLimits
+from pipeline.errors import Transient
+from pipeline.flow import Listener
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.reader import Reader
+from pipeline.video.source import Source
+
+CALLS_BESIDE_READING = 4  # of one reader: opening and closing others
+
+
+class Fleet:
+    """Made by `start_fleet`."""
+
+    def __init__(self, pools: Pools, host: Handle, profile: Profile) -> None:
+        self.pools = pools
+        self.host = host
+        self._profile = profile
+        self._room = asyncio.Semaphore(profile.videos_in_flight)
+
+    async def analyse(
+        self, source: Source, tasks: Tasks, *, video_id: str, listener: Listener = ignore
+    ) -> Record:
+        """Do all tasks on one video; waits for its turn. Events may repeat after a loss."""
+        async with self._room:
+            for attempt in itertools.count(1):
+                try:
+                    return await self._analyse(source, tasks, video_id, listener)
+                except RayActorError as error:
+                    if attempt >= self._profile.max_attempts:
+                        raise Transient(f"the stream host was lost {attempt} times") from error
+        raise AssertionError("unreachable")
+
+    async def _analyse(
+        self, source: Source, tasks: Tasks, video_id: str, listener: Listener
+    ) -> Record:
+        stream = self.host.analyse.options(num_returns="streaming")
+        async for reference in stream.remote(source, tasks, video_id):
+            item = await reference
+            if isinstance(item, Record):
+                return item
+            listener(item)
+        raise Transient("the stream host ended without a record")
+
+
+@contextmanager
+def start_fleet(
+    checkpoint: Path,
+    *,
+    options: PlanOptions | None = None,
+    profile: Profile | None = None,
+    limits: DecodeLimits | None = None,
+    reader: Reader = "pyav",
+    address: str | None = None,
+) -> Iterator[Fleet]:
+    """Start every actor, and stop them all at the end.
+
+    address: of a running cluster; without it Ray starts here, on loopback only, and stops too.
+    """
+    profile = profile or Profile()
+    folder = str(checkpoint.resolve())
+    with _connected(profile, address), ExitStack() as stack:
+        pools = Pools(
+            readers=_readers(profile, limits or DecodeLimits(), reader),
+            encoders=_encoders(profile, folder),
+            decoders=_decoders(profile, folder, stack),
+        )
+        host = StreamHostActor.options(num_cpus=0).remote(  # type: ignore[attr-defined]
+            "host", pools, folder, options or PlanOptions(), profile
+        )
+        for actor in (host, *pools.readers, *pools.encoders, *pools.decoders):
+            stack.callback(ray.kill, actor)
+        yield Fleet(pools, host, profile)
+
+
+@contextmanager
+def _connected(profile: Profile, address: str | None) -> Iterator[None]:
+    """A connection to Ray; one that was there before is used and left alone."""
+    if ray.is_initialized():
+        yield
+        return
+    local: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": profile.object_store_bytes,
+        "_node_ip_address": "127.0.0.1",
+    }
+    ray.init(address=address or "local", log_to_driver=False, **({} if address else local))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _readers(profile: Profile, limits: DecodeLimits, reader: Reader) -> tuple[Handle, ...]:
+    pool = profile.readers
+    actor = FrameReaderActor.options(  # type: ignore[attr-defined]
+        num_cpus=pool.num_cpus, max_concurrency=pool.videos_per_actor + CALLS_BESIDE_READING
+    )
+    return tuple(actor.remote(limits, reader) for _ in range(pool.num_actors))
+
+
+def _encoders(profile: Profile, folder: str) -> tuple[Handle, ...]:
+    pool = profile.encoders
+    actor = VisionEncoderActor.options(  # type: ignore[attr-defined]
+        num_cpus=pool.num_cpus, num_gpus=pool.num_gpus
+    )
+    return tuple(actor.remote(folder, profile) for _ in range(pool.num_actors))
+
+
+def _decoders(profile: Profile, folder: str, stack: ExitStack) -> tuple[Handle, ...]:
+    """The replicas' leaders, each in a placement group with room for its followers."""
+    pool = profile.decoders
+    leaders = []
+    for _ in range(pool.num_replicas):
+        bundle = {"CPU": pool.num_cpus, "GPU": pool.num_gpus}
+        group = placement_group(
+            [{name: amount for name, amount in bundle.items() if amount}] * pool.tensor_parallel
+        )
+        stack.callback(remove_placement_group, group)
+        place = PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        )
+        actor = LanguageDecoderActor.options(  # type: ignore[attr-defined]
+            num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, scheduling_strategy=place
+        )
+        leaders.append(actor.remote(folder, profile))
+    return tuple(leaders)

@@ -1,0 +1,80 @@
+"""A stream host: runs the way of many videos at once, and again when something was lost."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import ray
+
+from actors.flow import Pools, RayFlow
+from actors.profile import Profile
+from pipeline.analyse import analyse, failure
+from pipeline.errors import BadInput, FailureCode, Transient
+from pipeline.flow import Event, Listener
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+
+
+@ray.remote(max_restarts=-1, max_task_retries=0)
+class StreamHostActor:
+    """Owns the order, the references and the deadline of its videos; touches no pixel."""
+
+    def __init__(
+        self, name: str, pools: Pools, checkpoint: str, options: PlanOptions, profile: Profile
+    ) -> None:
+        self._flow = RayFlow(pools, Path(checkpoint), owner=name, options=options, profile=profile)
+        for actor in (*pools.readers, *pools.decoders):
+            actor.release.remote(name)  # what this host held before it was restarted
+
+    async def analyse(
+        self, source: Source, tasks: Tasks, video_id: str
+    ) -> AsyncIterator[Event | Record]:
+        """The video's events as they happen, then its record. A loss starts the video anew."""
+        events: asyncio.Queue[Event | Record | BaseException] = asyncio.Queue()
+        work = asyncio.create_task(self._run(source, tasks, video_id, events))
+        try:
+            while True:
+                item = await events.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if isinstance(item, Record):
+                    return
+        finally:
+            work.cancel()
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+    async def _run(
+        self,
+        source: Source,
+        tasks: Tasks,
+        video_id: str,
+        events: "asyncio.Queue[Event | Record | BaseException]",
+    ) -> None:
+        try:
+            record = await self._analyse_again(source, tasks, video_id, listener=events.put_nowait)
+        except Exception as error:  # noqa: BLE001 - raised again by whoever reads the events
+            events.put_nowait(error)
+        else:
+            events.put_nowait(record)
+
+    async def _analyse_again(
+        self, source: Source, tasks: Tasks, video_id: str, *, listener: Listener
+    ) -> Record:
+        """The record, after up to `max_attempts` runs: the way of a video has no side effects."""
+        lost = Transient("")
+        for _ in range(self._flow.profile.max_attempts):
+            try:
+                return await analyse(
+                    source, tasks, self._flow, video_id=video_id, listener=listener
+                )
+            except Transient as error:
+                lost = error
+        detail = f"{self._flow.profile.max_attempts} attempts, then: {lost}"
+        refusal = BadInput(FailureCode.WORKER_LOST, detail)
+        return failure(source, tasks, self._flow, video_id=video_id, error=refusal)

@@ -1,0 +1,109 @@
+"""Frames of a plan against decord and a plain PyAV loop; child start and resize included."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from jobs.bench.clips import make_clip
+from jobs.bench.measure import Row, interleaved, milliseconds
+from jobs.bench.peers import decord_frames, pyav_frames
+from pipeline.config import DecodeLimits
+from pipeline.types import SamplingPlan
+from pipeline.video.plan import make_plan
+from pipeline.video.reader import open_media
+from pipeline.video.source import Source
+
+SPARSE_INTERVAL_S = 20.0
+SPARSE_CLIP_S = 600
+
+
+def rows(folder: Path, *, rounds: int) -> Iterator[Row]:
+    """Yield the table's rows: dense sampling of a minute, sparse sampling of ten."""
+    dense = make_clip(folder, duration_s=60)
+    yield from _dense(dense, rounds)
+    for keyframe_s, target in ((10.0, 3.0), (2.0, 8.0)):
+        clip = make_clip(folder, duration_s=SPARSE_CLIP_S, keyframe_s=keyframe_s)
+        yield from _sparse(clip, keyframe_s, target, rounds)
+
+
+def _dense(clip: Path, rounds: int) -> Iterator[Row]:
+    plan = _plan(clip, fps=2.0)
+    times, size = plan.windows[0].times_s, plan.windows[0].grid.size
+    shape = (size.height, size.width)
+    seconds = interleaved(
+        {
+            "vidray": lambda: read_all(clip, fps=2.0),
+            "decord": lambda: decord_frames(clip, times, shape),
+            "PyAV": lambda: pyav_frames(clip, times, shape),
+        },
+        rounds=rounds,
+    )
+    for peer in ("decord", "PyAV"):
+        yield Row(
+            what=f"{len(times)} frames at 2 fps of 60 s",
+            vidray=milliseconds(seconds["vidray"]),
+            peer=f"{peer} {milliseconds(seconds[peer])}",
+            ratio=seconds[peer] / seconds["vidray"],
+            target=1.0,
+        )
+
+
+def _sparse(clip: Path, keyframe_s: float, target: float, rounds: int) -> Iterator[Row]:
+    fps = 1 / SPARSE_INTERVAL_S
+    plan = _plan(clip, fps=fps)
+    times, size = plan.windows[0].times_s, plan.windows[0].grid.size
+    seconds = interleaved(
+        {
+            "vidray": lambda: read_all(clip, fps=fps),
+            "PyAV": lambda: pyav_frames(clip, times, (size.height, size.width)),
+        },
+        rounds=rounds,
+    )
+    ratio = seconds["PyAV"] / seconds["vidray"]
+    yield Row(
+        what=f"a frame every {SPARSE_INTERVAL_S:g} s of 600 s, keyframes {keyframe_s:g} s apart",
+        vidray=milliseconds(seconds["vidray"]),
+        peer=f"PyAV {milliseconds(seconds['PyAV'])}",
+        ratio=ratio,
+        target=target,
+    )
+    allowed = _frames_in_clip(clip) / _frames_to_decode(clip, plan)
+    yield Row(
+        what="the same: share of what the keyframe spacing allows",
+        vidray=f"{ratio:.1f} x",
+        peer=f"{allowed:.1f} x fewer frames to decode",
+        ratio=ratio / allowed,
+        target=0.8,
+    )
+
+
+def read_all(clip: Path, *, fps: float) -> int:
+    """Read every chunk of the plan and let go of it; returns the number of frames."""
+    limits = DecodeLimits(threads=torch.get_num_threads())
+    with open_media(Source.of(clip), limits) as media:
+        plan = make_plan(media.info, source_id="bench", fps=fps)
+        chunks = (chunk for window in plan.windows for chunk in media.read(plan, window))
+        return sum(len(chunk.frames) for chunk in chunks)
+
+
+def _plan(clip: Path, *, fps: float) -> SamplingPlan:
+    with open_media(Source.of(clip)) as media:
+        return make_plan(media.info, source_id="bench", fps=fps)
+
+
+def _frames_in_clip(clip: Path) -> int:
+    with open_media(Source.of(clip)) as media:
+        return len(media.info.pts)
+
+
+def _frames_to_decode(clip: Path, plan: SamplingPlan) -> int:
+    """Frames from the keyframe before each wanted one up to it: no reader can decode fewer."""
+    with open_media(Source.of(clip)) as media:
+        keys = media.info.pts[media.info.is_key]
+        needed = set[int]()
+        for stamp in plan.windows[0].frame_pts:
+            key = keys[keys <= stamp].max()
+            inside = (media.info.pts >= key) & (media.info.pts <= stamp)
+            needed.update(media.info.pts[inside].tolist())
+        return len(needed)

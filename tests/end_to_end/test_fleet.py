@@ -1,0 +1,150 @@
+"""Videos over Ray actors: the same records as in one process, whoever is killed on the way."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from actors.fleet import start_fleet
+from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
+from pipeline.analyse import analyse
+from pipeline.config import Sampling
+from pipeline.errors import FailureCode
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Ask, Ground, Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+from tests.media_factory import Clip, make
+from tests.tiny_folder import write_folder
+
+pytestmark = pytest.mark.timeout(300)
+
+TASKS = Tasks(
+    asks=(Ask(question="How many?"), Ask(question="Which way?")),
+    grounds=(Ground(query="a thing", times_s=(1.0,)),),
+    sampling=Sampling(max_new_tokens=12),
+)
+OPTIONS = PlanOptions(fps=6.0)
+SMALL = Profile(
+    readers=ReaderPool(num_cpus=0.1),
+    encoders=EncoderPool(num_cpus=0.1),
+    decoders=DecoderPool(num_cpus=0.1, kv_tokens=8_192),
+    stall_s=60,
+)
+SHAPES = {
+    "one of each": SMALL,
+    "two of each": SMALL.model_copy(
+        update={
+            "readers": ReaderPool(num_actors=2, num_cpus=0.1),
+            "encoders": EncoderPool(num_actors=2, num_cpus=0.1),
+            "decoders": DecoderPool(num_replicas=2, num_cpus=0.1, kv_tokens=8_192),
+        }
+    ),
+    "two ranks": SMALL.model_copy(
+        update={"decoders": DecoderPool(tensor_parallel=2, num_cpus=0.1, kv_tokens=8_192)}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
+    """Three videos and, between them, one that is none."""
+    folder = tmp_path_factory.mktemp("clips")
+    clips = [make(folder, Clip(num_frames=24 + 6 * n), f"clip{n}") for n in range(3)]
+    bad = folder / "bad.mp4"
+    bad.write_text("this is no video")
+    return [Source.of(path) for path in (clips[0], bad, *clips[1:])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One local cluster for all of these tests: starting one takes seconds."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200 << 20,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+def facts(record: Record) -> dict[str, Any]:
+    """All of a record but what differs from run to run."""
+    return {key: value for key, value in asdict(record).items() if key != "timings"}
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path, sources: list[Source]) -> list[dict[str, Any]]:
+    """What the flow in one process says."""
+    flow = LocalFlow(LocalModel.load(checkpoint), options=OPTIONS)
+
+    async def run() -> list[Record]:
+        return [await analyse(s, TASKS, flow, video_id=str(i)) for i, s in enumerate(sources)]
+
+    records = asyncio.run(run())
+    flow.close()
+    assert [record.code for record in records] == [None, FailureCode.NOT_A_VIDEO, None, None]
+    assert all(record.answers for record in records if record.code is None)
+    return [facts(record) for record in records]
+
+
+async def analyse_all(fleet: Any, sources: list[Source]) -> list[dict[str, Any]]:
+    work = (fleet.analyse(s, TASKS, video_id=str(i)) for i, s in enumerate(sources))
+    return [facts(record) for record in await asyncio.gather(*work)]
+
+
+@pytest.mark.parametrize("profile", SHAPES.values(), ids=SHAPES)
+def test_every_fleet_writes_the_records_of_one_process(
+    profile: Profile, checkpoint: Path, sources: list[Source], expected: list[dict[str, Any]]
+) -> None:
+    with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
+        assert asyncio.run(analyse_all(fleet, sources)) == expected
+
+
+VICTIMS = {
+    "reader": lambda fleet: ray.get(fleet.pools.readers[0].process_id.remote()),
+    "encoder": lambda fleet: ray.get(fleet.pools.encoders[0].process_id.remote()),
+    "first rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[0],
+    "second rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[1],
+    "stream host": lambda fleet: ray.get(fleet.host.process_id.remote()),
+}
+
+
+@pytest.mark.parametrize("find_victim", VICTIMS.values(), ids=VICTIMS)
+def test_a_process_killed_midway_changes_no_record(
+    find_victim: Any, checkpoint: Path, sources: list[Source], expected: list[dict[str, Any]]
+) -> None:
+    profile = SHAPES["two ranks"]
+    with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
+        victim = find_victim(fleet)
+        killed = asyncio.Event()
+
+        def kill_once(event: object) -> None:
+            if not killed.is_set():
+                os.kill(victim, signal.SIGKILL)
+                killed.set()
+
+        async def run() -> list[dict[str, Any]]:
+            work = (
+                fleet.analyse(s, TASKS, video_id=str(i), listener=kill_once)
+                for i, s in enumerate(sources)
+            )
+            return [facts(record) for record in await asyncio.gather(*work)]
+
+        assert asyncio.run(run()) == expected
+        assert killed.is_set()
+        assert not os.path.exists(f"/proc/{victim}")
