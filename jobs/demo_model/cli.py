@@ -15,8 +15,8 @@ app = typer.Typer(no_args_is_help=True, help="The bundled vidray-demo: train it,
 def train(
     folder: Annotated[Path, typer.Argument(help="Checkpoints and logs; resumed if there are any.")],
     weights: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
-    vision_steps: int = 6000,
-    together_steps: int = 12_000,
+    vision_steps: int = 12_000,
+    together_steps: int = 24_000,
     seed: int = 0,
     threads: int = 2,
 ) -> None:
@@ -38,8 +38,10 @@ def evaluate(
     clips: Annotated[int, typer.Option(min=1, help="Clips of each variant.")] = 500,
     variants: Annotated[bool, typer.Option(help="Also off the training grid.")] = False,
     output: Annotated[Path | None, typer.Option(help="Figures as JSON.")] = None,
+    write_card: Annotated[bool, typer.Option(help="Put the scores into its README.md.")] = False,
 ) -> None:
     """Score a checkpoint on real files through the real pipeline, on seeds never trained on."""
+    from jobs.demo_model.card import card  # noqa: PLC0415 - torch takes seconds to import
     from jobs.demo_model.evaluate import VARIANTS, time_is_seen  # noqa: PLC0415
     from jobs.demo_model.evaluate import evaluate as score
 
@@ -47,6 +49,9 @@ def evaluate(
     figures = {v.name: score(model, num_clips=clips, variant=v).figures for v in chosen}
     seen = time_is_seen(model, num_clips=max(1, clips // 5))
     figures["time"] = {kind: seen.share(kind) for kind in ("backwards", "frozen")}
+    if write_card:
+        scores = figures[VARIANTS[0].name]
+        (model / "README.md").write_text(card(scores, num_clips=clips))
     if output:
         output.write_text(json.dumps(figures, indent=2) + "\n")
     Console().print(table(figures))

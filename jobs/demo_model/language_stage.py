@@ -25,7 +25,7 @@ from pipeline.types import MERGE, TEMPORAL, Grid
 PLACES, FACTS = 0.3, 0.5  # weights of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
 PLACE_LAYER, GRID_LAYER = 1, 2  # after these layers a token knows its place, a question the grid
-GROWING = ((0, 4), (600, 6), (1500, 10))  # clips get longer as batches go by
+GROWING = ((0, 4), (1500, 6), (4000, 10))  # clips get longer as batches go by
 NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
 
 

@@ -21,8 +21,8 @@ from jobs.demo_model.world import Scene, random_scene
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.tasks.prompt import ChatLayout
 
-STEPS_PER_BATCH = 40  # temporal patches, whatever the clips' length
-MAX_CLIPS = 16
+STEPS_PER_BATCH = 20  # temporal patches, whatever the clips' length
+MAX_CLIPS = 10
 NUM_QUESTIONS = 7  # of each clip, besides the caption
 STILL_SHARE = 0.25
 

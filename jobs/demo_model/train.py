@@ -26,8 +26,8 @@ from pipeline.model.tokenizer import Tokenizer
 class Budget:
     """Steps of each stage."""
 
-    vision_steps: int = 6000
-    together_steps: int = 12_000
+    vision_steps: int = 12_000
+    together_steps: int = 24_000
     seed: int = 0
 
 

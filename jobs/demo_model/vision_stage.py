@@ -12,7 +12,7 @@ from jobs.demo_model.heads import VisionHeads
 from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
 from pipeline.model.vision import VisionTower
 
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 
 
 class VisionLearner(nn.Module):
