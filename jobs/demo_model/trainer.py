@@ -23,7 +23,7 @@ class Schedule:
     """Learning rate: a linear rise, then a cosine fall to a tenth over the rest of the budget."""
 
     num_steps: int
-    warmup: int = 200
+    warmup: int = 100
     peak: float = 1.0
 
     def at(self, step: int) -> float:
