@@ -63,13 +63,13 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count one record."""
         self.num_videos += 1
-        self.num_flagged += bool(record.flags)
         self.models[record.provenance.model] += 1
         self.work_s += record.timings.total_s
         if record.code is not None:
             self.num_failed += 1
             self.failures[record.code] += 1
             return
+        self.num_flagged += bool(record.flags)
         if record.media is not None:
             self.video_s += record.media.duration_s
         if record.plan is not None:

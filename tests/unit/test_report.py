@@ -194,6 +194,10 @@ def test_the_tally_counts_what_the_rows_say() -> None:
     assert (tally.num_videos, tally.num_ok, tally.num_failed) == (23, 20, 3)
     assert tally.failures == {FailureCode.TRUNCATED: 2, FailureCode.EMPTY_FILE: 1}
     assert (tally.video_s, tally.num_frames, tally.num_tokens) == (80.0, 160, 1920)
+    assert tally.num_flagged == 0
+    tally.add(replace(bad_row(9), flags=("interlaced",)))
+    tally.add(replace(good_row(9), flags=("interlaced",)))
+    assert tally.num_flagged == 1
     whole = tally.stages[-1]
     assert (whole.name, whole.median_s, whole.p95_s) == ("whole video", 6.0, 10.0)
 
