@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pipeline.config import EngineLimits
 from pipeline.errors import BadInput, FailureCode, Transient
 from pipeline.model.answer import Writers
+from pipeline.model.arrange import arrange_for_generation
 from pipeline.model.language import LanguageModel
 from pipeline.model.layout import PromptWindow
 from pipeline.model.stream import Stream
@@ -22,6 +23,7 @@ class Engine:
         eos_ids: Collection[int],
         limits: EngineLimits | None = None,
     ) -> None:
+        arrange_for_generation(language)
         self._language = language
         self._writers = Writers(tokenizer, eos_ids=eos_ids)
         self._limits = limits or EngineLimits()
