@@ -23,6 +23,7 @@ from pipeline.model.constraint import Choices, Constraint, JsonSchema
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record, to_json
 from pipeline.tasks.tasks import Ask, Ground, Tasks
+from pipeline.video.budget import MAX_WINDOW_TOKENS
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
@@ -101,12 +102,17 @@ class Settings:
         )
         return item.video_id
 
-    def require_good_tasks(self) -> None:
-        """ConfigError for a question or a constraint that no clip could be asked."""
+    def require_good(self) -> None:
+        """ConfigError for what no model and no clip could make right."""
         try:
-            self.tasks(Sampling())
+            self.tasks(self.sampling(Sampling()))
+            _ = self.options
+            if self.out is not None:
+                self.out.mkdir(parents=True, exist_ok=True)
         except BadInput as error:
             raise ConfigError(error.detail) from error
+        except OSError as error:
+            raise ConfigError(f"--out {self.out}: {error.strerror}") from error
 
     def tasks(self, sampling: Sampling) -> Tasks:
         constraint = self._constraint()
@@ -127,7 +133,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Analyse every clip; returns the exit code. ConfigError before any clip is touched."""
-    settings.require_good_tasks()  # before a large model is loaded
+    settings.require_good()  # before a large model is loaded
     folder = settings.model or _demo_model()
     progress = Console(stderr=True, highlight=False)
     with progress.status("loading the model"):
@@ -166,9 +172,11 @@ async def _analyse_all(
 
 
 def _load(folder: Path, settings: Settings) -> LocalModel:
-    # Room for four answers at a time, and for parts of a long clip to be brought together.
-    question_tokens = max(EngineLimits().question_tokens, 4 * settings.max_new_tokens)
-    limits = EngineLimits(question_tokens=question_tokens)
+    # Room for four answers at a time, as far as a full window of video leaves any.
+    default = EngineLimits()
+    most = default.max_tokens - MAX_WINDOW_TOKENS - default.question_tokens
+    wanted = max(default.question_tokens, 4 * settings.max_new_tokens)
+    limits = EngineLimits(question_tokens=min(wanted, most))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LocalModel.load(folder, limits=limits, device=device)
 

@@ -1,5 +1,6 @@
 """`vidray`: what people type. Exit codes: 0 all good, 3 some videos failed, 1 failed, 2 misused."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -128,20 +129,22 @@ def check(path: Annotated[Path, typer.Argument(help="A model folder.")]) -> int:
 
 def main() -> None:
     """Run the command line; whatever goes wrong is one line and an exit code."""
+    # As an exception, so that children are ended and the terminal is given back.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))
     sys.exit(_run())
 
 
 def _run() -> int:
     try:
-        return app(standalone_mode=False) or Exit.OK
+        code: int = app(standalone_mode=False) or Exit.OK
     except TyperException as error:
         return _complain(error.format_message(), Exit.MISUSED)
     except ConfigError as error:
         return _complain(str(error), Exit.MISUSED)
     except (VidrayError, OSError) as error:
         return _complain(str(error), Exit.FAILED)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped", Exit.INTERRUPTED)
+    # typer makes an exit code of Ctrl-C before anyone else sees it
+    return _complain("stopped", Exit.INTERRUPTED) if code == Exit.INTERRUPTED else code
 
 
 def _complain(message: str, code: Exit) -> Exit:

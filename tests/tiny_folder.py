@@ -11,12 +11,16 @@ from tests.tiny_tokenizer import tiny_tokenizer
 MAX_PIXELS = 4 * 28 * 28  # a frame is at most four tokens, so tests are quick
 
 
-def write_folder(folder: Path, shape: Tiny | None = None) -> Path:
+def write_folder(
+    folder: Path, shape: Tiny | None = None, *, max_pixels: int | None = MAX_PIXELS
+) -> Path:
+    """max_pixels: of one picture, as the folder asks for; None is Qwen2-VL's own."""
     shape = shape or Tiny()
+    limits = {} if max_pixels is None else {"max_pixels": max_pixels}
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "config.json": hub_config(shape),
-        "preprocessor_config.json": preprocessor_config() | {"max_pixels": MAX_PIXELS},
+        "preprocessor_config.json": preprocessor_config() | limits,
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 
 from pipeline.types import MediaInfo, SamplingPlan
-from pipeline.video.budget import MAX_WINDOW_TOKENS
+from pipeline.video.budget import MAX_WINDOW_TOKENS, Budget
 from pipeline.video.paper import VIDEO
-from pipeline.video.plan import make_plan
+from pipeline.video.plan import check_sampling, make_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """See make_plan, which checks them: ConfigError at the first plan."""
+    """As make_plan explains them; ConfigError for what no video could make right."""
 
     preset: str = "paper"
     fps: float = 2.0
@@ -25,6 +25,20 @@ class PlanOptions:
     min_pixels: int | None = None
     max_pixels: int | None = None
     max_window_tokens: int = MAX_WINDOW_TOKENS
+
+    def __post_init__(self) -> None:
+        check_sampling(
+            preset=self.preset,
+            fps=self.fps,
+            long=self.long,
+            overlap_s=self.overlap_s,
+            range_s=(self.start_s, self.end_s),
+        )
+        Budget(
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            max_window_tokens=self.max_window_tokens,
+        )
 
     def within(self, *, min_pixels: int | None, max_pixels: int | None) -> "PlanOptions":
         """The same for a checkpoint with these limits of one picture.

@@ -54,7 +54,7 @@ def make_plan(
         max_window_tokens=max_window_tokens,
         chunk_tokens=chunk_tokens,
     )
-    _check(preset=preset, fps=fps, long=long, overlap_s=overlap_s, range_s=(start_s, end_s))
+    check_sampling(preset=preset, fps=fps, long=long, overlap_s=overlap_s, range_s=(start_s, end_s))
     if media.is_still:
         timeline = Timeline.of(media, start_s=None, end_s=None)
         layout = _still(timeline, preset, budget=budget)
@@ -171,7 +171,7 @@ def _num_steps(num_frames: int) -> int:
     return -(-num_frames // TEMPORAL)
 
 
-def _check(
+def check_sampling(
     *,
     preset: str,
     fps: float,
@@ -179,6 +179,7 @@ def _check(
     overlap_s: float,
     range_s: tuple[float | None, float | None],
 ) -> None:
+    """Raise ConfigError for arguments of make_plan that no video could make right."""
     checks = {
         f"preset must be one of {', '.join(PRESET_NAMES)}, got {preset!r}": preset in PRESET_NAMES,
         f"long must be fit or windows, got {long!r}": long in ("fit", "windows"),

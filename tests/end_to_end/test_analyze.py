@@ -1,0 +1,195 @@
+"""`vidray analyze` as people run it: a process, a terminal or a pipe, an exit code."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import FailureCode
+from pipeline.tasks.records import from_json
+from tests.media_factory import Clip, make
+from tests.tiny_folder import write_folder
+
+VIDRAY = Path(sys.executable).with_name("vidray")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "TERM": "xterm-256color"}
+DEADLINE_S = 90
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("clips"), Clip(num_frames=36, fps=12))
+
+
+def command(model, *arguments):
+    return [str(VIDRAY), "analyze", "--model", str(model), *map(str, arguments)]
+
+
+def run(model, *arguments):
+    return subprocess.run(
+        command(model, *arguments),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def run_on_a_terminal(model, *arguments):
+    """Exit code and everything a terminal was sent."""
+    screen, far_end = pty.openpty()
+    process = subprocess.Popen(
+        command(model, *arguments), env=ENVIRONMENT, stdout=far_end, stderr=far_end
+    )
+    os.close(far_end)
+    sent = bytearray()
+    with suppress(OSError):  # EIO: the other end was closed
+        while block := os.read(screen, 65_536):
+            sent += block
+    os.close(screen)
+    return process.wait(DEADLINE_S), sent.decode(errors="replace")
+
+
+def test_json_is_one_record_per_line_and_nothing_else(model, clip, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video " * 100)
+    missing = tmp_path / "missing.mp4"
+    done = run(
+        model, clip, missing, text, clip, "--json",
+        "--ask", "Which?", "--choices", "red,blue",
+        "--ground", "the dog", "--at", "0.5", "--at", "2",
+        "--max-new-tokens", "6", "--fps", "4",
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    first, gone, bad, last = map(from_json, done.stdout.splitlines())
+    assert (gone.code, bad.code) == (FailureCode.NOT_FOUND, FailureCode.NOT_A_VIDEO)
+    assert (first.status, first.plan.num_frames) == ("ok", 12)
+    assert first.answers[0].answer in ("red", "blue")
+    assert {box.time_s for box in first.boxes} == {0.5, 2.0}
+    assert (first.answers, first.boxes) == (last.answers, last.boxes)
+    assert "\x1b" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "not_found" in done.stderr
+
+
+def test_both_readers_give_the_same_words(model, clip):
+    said = [
+        run(model, clip, "--max-new-tokens", "6", "--reader", reader)
+        for reader in ("pyav", "decord")
+    ]
+    assert [done.returncode for done in said] == [0, 0]
+    assert said[0].stdout == said[1].stdout
+    assert said[0].stdout.startswith(f"{clip}: caption: ")
+
+
+def test_long_windows_and_a_range_reach_the_plan(model, clip):
+    done = run(
+        model, clip, "--json", "--no-caption", "--ask", "Why?", "--max-new-tokens", "3",
+        "--long", "windows", "--start", "1", "--end", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = from_json(done.stdout)
+    assert record.captions == ()
+    assert (record.answers[0].start_s, record.answers[0].end_s) == (1.0, 2.0)
+
+
+def test_a_temperature_needs_a_seed_to_repeat_itself(model, clip):
+    hot = ["--temperature", "1.5", "--max-new-tokens", "12"]
+    said = [run(model, clip, *hot, "--seed", seed).stdout for seed in (1, 1, 2)]
+    assert said[0] == said[1] != said[2]
+
+
+def test_a_terminal_shows_stages_moving_words_growing_and_a_table(model, clip):
+    code, screen = run_on_a_terminal(
+        model, clip, "--ask", "Why?", "--max-new-tokens", "60", "--fps", "12"
+    )
+    assert code == 0
+    for stage in ("read", "encode", "prefill"):
+        seen = {int(done) for done in re.findall(rf"{stage} \S* *(\d+)/18", plain(screen))}
+        assert seen, stage
+        assert max(seen) == 18
+    words = [line for line in plain(screen).splitlines() if line.startswith("  Why? ")]
+    assert len(set(words)) > 1  # more of them each time the screen is drawn
+    assert re.search(r"│ clip\.mp4 +│ caption +│", plain(screen))
+    assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l")  # the cursor is back
+
+
+def plain(screen):
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r", "")
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    """Many chunks for a model that takes pictures of any size: decoding goes on for a while."""
+    size = {"width": 480, "height": 272}
+    return make(tmp_path_factory.mktemp("clips"), Clip(num_frames=400, fps=4, **size))
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_stopped_while_it_reads_leaves_no_process(tmp_path, long_clip, stop, code):
+    model = write_folder(tmp_path / "model", max_pixels=None)
+    process = _started(model, long_clip)
+    try:
+        children = _children(process.pid)
+        assert children
+        process.send_signal(stop)
+        _, rest = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, rest) == (code, "vidray: stopped\n" if code == 130 else "")
+    assert not [child for child in children if _is_alive(child)]
+
+
+def test_a_run_stopped_while_it_writes_ends_before_the_answer_does(model, clip):
+    process = _started(model, clip, "--max-new-tokens", "30000")
+    try:
+        process.send_signal(signal.SIGINT)
+        out, rest = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, out, rest) == (130, "", "vidray: stopped\n")
+
+
+def _started(model, *arguments):
+    """A run whose clip is planned: the decoding child is there, the model about to work."""
+    process = subprocess.Popen(
+        command(model, *arguments),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = process.stderr.readline()
+    assert "tokens" in line, line
+    return process
+
+
+def _children(pid):
+    stats = [_stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [child for child, _, parent in filter(None, stats) if parent == pid]
+
+
+def _stat(pid):
+    """(pid, state, parent) of a process, None once it is gone."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent = rest.split()[:2]
+    return int(name.split()[0]), state, int(parent)
+
+
+def _is_alive(pid):
+    stat = _stat(pid)
+    return stat is not None and stat[1] != "Z"

@@ -1,0 +1,256 @@
+"""What is typed wrong is one clear line; what is drawn and printed can do no harm."""
+
+import io
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from jobs import cli
+from jobs.analyze import Settings
+from jobs.display import LiveDisplay
+from jobs.draw import COLOURS, draw_boxes
+from jobs.results import printable, show
+from pipeline.config import Sampling
+from pipeline.errors import ConfigError, FailureCode
+from pipeline.model.constraint import Choices, JsonSchema
+from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
+from pipeline.video.source import Source
+from tests.media_factory import Clip, make, read_barcode
+
+TYPED = {
+    "clips": (Path("a.mp4"),),
+    "model": None,
+    "caption": True,
+    "questions": (),
+    "choices": None,
+    "schema": None,
+    "queries": (),
+    "times_s": (),
+    "out": None,
+    "json": False,
+    "fps": 2.0,
+    "preset": "paper",
+    "long": "fit",
+    "start_s": None,
+    "end_s": None,
+    "max_new_tokens": 256,
+    "temperature": None,
+    "seed": 0,
+    "reader": "pyav",
+}
+
+
+def settings(**typed):
+    return Settings(**(TYPED | typed))
+
+
+def record(**fields):
+    made_by = Provenance(model="m", model_digest="d", tasks_digest="t", version="0")
+    times = dict.fromkeys(("plan_s", "read_s", "encode_s", "prefill_s", "generate_s"), 0.0)
+    blank = {
+        "video_id": "0a",
+        "uri": "clips/a.mp4",
+        "etag": "e",
+        "size_bytes": 1,
+        "status": "ok",
+        "provenance": made_by,
+        "timings": Timings(**times, first_word_s=0.5, total_s=1.0),
+    }
+    return Record(**(blank | fields))
+
+
+def typed(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["vidray", *arguments])
+    code = cli._run()
+    captured = capsys.readouterr()
+    return int(code), captured.out, captured.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["analyze", "a.mp4", "--aks", "Why?"], "--aks"),
+        (["analyse", "a.mp4"], "analyse"),
+        (["analyze"], "CLIP"),
+        (["analyze", "a.mp4", "--fps", "two"], "--fps"),
+        (["analyze", "a.mp4", "--reader", "opencv"], "opencv"),
+        (["analyze", "a.mp4", "--long", "short"], "short"),
+        (["analyze", "a.mp4", "--at", "3"], "--at needs --ground"),
+        (["analyze", "a.mp4", "--model", "/no/such/folder"], "folder: not a model folder"),
+        (["analyze", "a.mp4", "--ask", "  "], "needs words"),
+        (["analyze", "a.mp4", "--ground", "it", "--out", "/dev/null/x"], "--out /dev/null/x"),
+        (["analyze", "a.mp4", "--max-new-tokens", "0"], "max_new_tokens"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_mistyped_command_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, says):
+    code, out, err = typed(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert says in err.splitlines()[-1]
+    assert err.startswith("vidray: ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"times_s": (1.0,)},
+        {"choices": "a,b"},
+        {"schema": Path("s.json")},
+        {"questions": ("?",), "choices": "a", "schema": Path("s.json")},
+        {"out": Path("out")},
+        {"caption": False},
+        {"start_s": 2.0, "end_s": 1.0},
+        {"start_s": -1.0},
+        {"preset": "none"},
+        {"fps": 0.0},
+    ],
+    ids=lambda wrong: ",".join(wrong),
+)
+def test_options_that_do_not_go_together_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        settings(**wrong).require_good()
+
+
+def test_choices_and_schemas_hold_every_question(tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"type": "object"}))
+    of_choices = settings(questions=("a?", "b?"), choices="red, blue").tasks(Sampling())
+    of_schema = settings(questions=("a?",), schema=schema).tasks(Sampling())
+    assert [ask.constraint for ask in of_choices.asks] == [Choices(("red", "blue"))] * 2
+    assert [ask.constraint for ask in of_schema.asks] == [JsonSchema('{"type": "object"}')]
+
+
+def test_a_schema_that_cannot_be_read_is_told_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match="schema"):
+        settings(questions=("?",), schema=tmp_path / "none.json").require_good()
+
+
+def test_a_temperature_replaces_the_checkpoints_sampling_and_the_seed_counts():
+    own = Sampling(temperature=0.01, top_p=0.001, top_k=1, repetition_penalty=1.05)
+    assert settings(max_new_tokens=9).sampling(own).is_greedy
+    hot = settings(temperature=0.7, seed=4).sampling(own)
+    assert (hot.temperature, hot.top_k, hot.top_p, hot.seed) == (0.7, 0, 1.0, 4)
+    assert hot.repetition_penalty == 1.05
+
+
+def test_the_range_reaches_the_plan_and_the_rows_name():
+    typed_range = settings(start_s=1.0, end_s=2.0)
+    assert (typed_range.options.start_s, typed_range.options.end_s) == (1.0, 2.0)
+    clip = Path("a.mp4")
+    assert typed_range.video_id(clip) != settings().video_id(clip)
+
+
+RESULTS = record(
+    uri="clips/\x1b[31mred\x1b[0m.mp4",
+    captions=(
+        Caption(
+            start_s=0.0,
+            end_s=4.0,
+            window_index=None,
+            text="A dog\n[bold]runs\x1b]0;title\x07.",
+            finish_reason="stop",
+        ),
+    ),
+    answers=(
+        Answer(
+            question="Why?",
+            start_s=0.0,
+            end_s=2.0,
+            window_index=0,
+            answer="",
+            finish_reason=None,
+            code=FailureCode.NONFINITE_LOGITS,
+        ),
+    ),
+    boxes=(
+        Box(query="it", time_s=1.5, outcome="found", x0=1, y0=2, x1=3.6, y1=4, raw="(0,0),(1,1)"),
+        Box(query="no", time_s=1.5, outcome="absent", raw="not there"),
+    ),
+)
+FAILED = record(status="failed", code=FailureCode.TRUNCATED, detail="12 of 30 frames")
+
+
+def test_results_on_a_pipe_are_plain_lines():
+    text = io.StringIO()
+    show([RESULTS, FAILED], Console(file=text))
+    assert text.getvalue().splitlines() == [
+        "clips/\ufffd[31mred\ufffd[0m.mp4: caption: A dog [bold]runs\ufffd]0;title\ufffd.",
+        "clips/\ufffd[31mred\ufffd[0m.mp4: Why? 0.0-2.0 s: failed: nonfinite_logits",
+        "clips/\ufffd[31mred\ufffd[0m.mp4: find it at 1.50 s: (1, 2) to (4, 4)",
+        "clips/\ufffd[31mred\ufffd[0m.mp4: find no at 1.50 s: not there",
+        "clips/a.mp4: failed: truncated: 12 of 30 frames",
+    ]
+
+
+def test_results_on_a_terminal_are_a_table_that_shows_text_as_text():
+    text = io.StringIO()
+    show([RESULTS, FAILED], Console(file=text, force_terminal=True, width=120, no_color=True))
+    screen = text.getvalue()
+    assert "[bold]runs" in screen
+    assert "\x1b]0;" not in screen
+    assert "truncated: 12 of 30 frames" in screen
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x9b2J", "a\rb", "\u202egnp.exe", "\x00"])
+def test_nothing_a_model_says_moves_the_cursor(hostile):
+    assert printable(hostile).isprintable()
+
+
+def test_a_display_that_is_left_early_gives_the_terminal_back():
+    text = io.StringIO()
+    with suppress(KeyboardInterrupt), LiveDisplay(_terminal(text)) as display:
+        display.begin("a.mp4")
+        raise KeyboardInterrupt
+    assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
+
+
+def _terminal(file):
+    return Console(file=file, force_terminal=True, width=100)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make(tmp_path, Clip(num_frames=24, fps=12, width=256, height=256))
+
+
+FOUND = Box(query="it", time_s=0.5, outcome="found", x0=40, y0=150, x1=200, y1=240, raw="")
+
+
+def test_boxes_are_drawn_on_the_frame_of_their_time_at_the_clips_own_size(clip, tmp_path):
+    (file,) = draw_boxes(Source.of(clip), record(boxes=(FOUND,)), folder=tmp_path / "out", number=7)
+    assert file.name == "007-clip-0.50s.png"
+    picture = Image.open(file)
+    assert picture.size == (256, 256)
+    colour = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
+    for corner in ((40, 150), (199, 150), (40, 239), (199, 239)):
+        assert picture.getpixel(corner) == colour
+    assert picture.getpixel((201, 241)) != colour
+    pixels = np.asarray(picture).copy()
+    column = read_barcode_of_unmarked(pixels)
+    assert column == 6
+
+
+def read_barcode_of_unmarked(pixels):
+    """The barcode of a picture whose lower half was drawn on: rows above the boxes repeated."""
+    upper = pixels[:100]
+    return read_barcode(np.concatenate([upper, 255 - upper]))
+
+
+def test_without_boxes_nothing_is_written(clip, tmp_path):
+    absent = Box(query="it", time_s=0.5, outcome="absent", raw="")
+    drawn = draw_boxes(Source.of(clip), record(boxes=(absent,)), folder=tmp_path / "o", number=1)
+    assert list(drawn) == []
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_picture_that_cannot_be_saved_leaves_no_part_behind(clip, tmp_path):
+    (tmp_path / "out" / "001-clip-0.50s.png").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        list(draw_boxes(Source.of(clip), record(boxes=(FOUND,)), folder=tmp_path / "out", number=1))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["001-clip-0.50s.png"]
