@@ -23,9 +23,9 @@ Trained from nothing on scenes drawn by `jobs/demo_model`, on two CPU cores:
 
     vidray demo-model train FOLDER
 
-First the vision tower alone on facts about single tokens, then the whole model on many questions
-per clip. Frames are drawn at the size the model sees them and degraded as a codec would;
-no file from anywhere was used.
+First the language model alone, on the facts of a scene in place of vision tokens; then the tower
+alone, to write those facts; then both on clips, with many questions on each. Frames are drawn at
+the size the model sees them and degraded as a codec would; no file from anywhere was used.
 
 ## Limits
 - Anything but its shapes is answered with one of its own words. It never says that it doesn't know.

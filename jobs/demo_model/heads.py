@@ -1,7 +1,8 @@
-"""Auxiliary heads on the vision tokens: they teach, and are thrown away with the optimiser."""
+"""Facts of vision tokens, read from them and written as them; thrown away after training."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -64,3 +65,30 @@ class VisionHeads(nn.Module):
 def _share_right(guess: Tensor, wanted: Tensor) -> float:
     counts = wanted != IGNORE
     return float((guess.argmax(-1) == wanted)[counts].float().mean()) if bool(counts.any()) else 1.0
+
+
+def facts_of(targets: TokenTargets) -> Tensor:
+    """What a token should say, as one vector: (..., M, sum(SIZES)); zero where nothing is."""
+    columns = [targets.is_shape[..., None], targets.is_centre[..., None]]
+    for values, size in ((targets.colour, SIZES[2]), (targets.kind, SIZES[3])):
+        columns.append(np.equal(values[..., None], np.arange(size)))
+    columns.append(np.equal(targets.motion[..., None], np.arange(SIZES[4])))
+    columns += [
+        targets.seen,
+        (targets.boxes * targets.seen[..., None]).reshape(*targets.seen.shape[:-1], 8),
+    ]
+    return torch.from_numpy(np.concatenate(columns, axis=-1, dtype=np.float32))
+
+
+class FactEmbedding(nn.Module):
+    """Facts as token vectors: the language between the tower and the language model."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.write = nn.Linear(sum(SIZES), hidden_size)
+        initialise(self, seed=1)
+
+    def forward(self, targets: TokenTargets) -> Tensor:
+        """targets of (B, M) tokens; returns (B, M, D)."""
+        vectors: Tensor = self.write(facts_of(targets))
+        return vectors

@@ -1,163 +1,92 @@
-"""Stage 2: the language model joins the tower, with many questions on every clip."""
+"""The stages in which the language model learns: alone from facts, then with the tower.
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+decoder   video tokens are replaced by what they should say (`FactEmbedding`): nothing is drawn, no
+          tower runs, and the language model need not wait for one that sees well
+together  the whole model; the tower already writes what the language model reads
+"""
+
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from jobs.demo_model.ahead import made_ahead
-from jobs.demo_model.heads import VisionHeads
-from jobs.demo_model.lessons import ClipBatch, Segment, make_clips
-from jobs.demo_model.packed import Packing, pack, packed_hidden
-from jobs.demo_model.questions import GRAIN, STEPS
-from jobs.demo_model.shape import initialise
-from jobs.demo_model.targets import CELL
+from jobs.demo_model.heads import FactEmbedding, VisionHeads
+from jobs.demo_model.lessons import ClipBatch, make_clips
+from jobs.demo_model.teacher import Teacher
 from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
+from pipeline.model.language import LanguageModel
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.tasks.prompt import ChatLayout, Medium
-from pipeline.types import MERGE, TEMPORAL, Grid
 
-PLACES, FACTS = 0.3, 0.5  # weights of the auxiliary losses beside the answers'
-MAX_SIDE = 12  # merged tokens
-PLACE_LAYER, GRID_LAYER = 1, 2  # after these layers a token knows its place, a question the grid
+FACTS = 0.5  # weight of the tower's own loss beside the answers'
 GROWING = ((0, 4), (1500, 6), (4000, 10))  # clips get longer as batches go by
-NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
+EVERY_LENGTH = ((0, 10),)
+
+Figures = dict[str, float]
+
+
+class DecoderLearner(nn.Module):
+    """The language model on facts instead of vision tokens."""
+
+    def __init__(self, language: LanguageModel, facts: FactEmbedding, teacher: Teacher) -> None:
+        super().__init__()
+        self.language, self.facts, self.teacher = language, facts, teacher
+
+    def loss_of(self, batch: ClipBatch) -> tuple[Tensor, Figures]:
+        loss, figures = self.teacher(self.language, self.facts(batch.targets), batch)
+        return loss, figures
 
 
 class Learner(nn.Module):
     """The whole model, and heads that are thrown away after training."""
 
-    def __init__(self, model: Qwen2VL, heads: VisionHeads, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Qwen2VL, heads: VisionHeads, teacher: Teacher) -> None:
         super().__init__()
-        self.model, self.heads = model, heads
-        width = model.config.hidden_size
-        self.place = nn.Linear(width, 2 * MAX_SIDE)
-        self.grid = nn.Linear(width, 2 * MAX_SIDE)
-        for seed, head in enumerate((self.place, self.grid)):
-            initialise(head, seed=seed)
-        self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
-        values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
-        ids = [tokenizer.encode_text(str(value)) for value in values]
-        self._number_ids = torch.tensor(ids).flatten()  # each is one token
-        self._number_index = torch.full((model.config.vocab_size,), -1)
-        self._number_index[self._number_ids] = torch.arange(len(values))
-        apart = torch.arange(len(values))[:, None] - torch.arange(len(values))[None, :]
-        near = torch.exp(-0.5 * (apart / NEIGHBOUR) ** 2)
-        self._nearness = near / near.sum(1, keepdim=True)
+        self.model, self.heads, self.teacher = model, heads, teacher
 
-    def loss_of(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of every answer's tokens, plus the auxiliary ones; and how much was right."""
-        frames = torch.from_numpy(batch.frames)
-        num_frames, height, width = frames.shape[1:4]
-        grid = Grid(num_frames // TEMPORAL, height // CELL * MERGE, width // CELL * MERGE)
-        tokens = self.model.vision(frames)
-        facts = self.heads(tokens, batch.targets)
-        packing = pack(batch.asked)
-        states, text_start = packed_hidden(
-            self.model.language, tokens, grid, prefix=self._prefix, packing=packing
-        )
-        answers, figures = self._answers(states[-1][:, text_start:], packing, batch.asked)
-        places = self._places(states, packing, grid, text_start)
-        figures |= {f"vision_{name}": value for name, value in facts.figures.items()}
-        return answers + PLACES * places + FACTS * facts.loss, figures
-
-    def _answers(
-        self, hidden: Tensor, packing: Packing, asked: Sequence[Sequence[Segment]]
-    ) -> tuple[Tensor, dict[str, float]]:
-        rows, columns, spans = [], [], []
-        for row, clip in enumerate(asked):
-            start = 0
-            for segment in clip:
-                stop = start + len(segment.ids)
-                first = start + segment.answer_start
-                spans.append((segment.kind, len(rows), stop - first))
-                rows += [row] * (stop - first)
-                columns += range(first, stop)
-                start = stop
-        row, column = torch.tensor(rows), torch.tensor(columns)
-        logits = self.model.language.logits(hidden[row, column - 1])
-        wanted = packing.ids[row, column]
-        log_p = F.log_softmax(logits, dim=-1)
-        losses = -log_p.gather(1, wanted[:, None]).squeeze(1)
-        number = self._number_index[wanted]
-        is_number = number >= 0
-        # The soft targets of coordinates: "0" to "3" as an answer never stand in brackets.
-        is_box = torch.tensor([kind == "find" for kind, _, n in spans for _ in range(n)])
-        soft = is_number & is_box
-        near = self._nearness[number[soft]]
-        losses[soft] = -(near * log_p[soft][:, self._number_ids]).sum(1)
-        figures = {"answer_loss": losses.mean().item()}
-        figures |= self._figures(logits.detach().argmax(-1), wanted, spans)
-        return losses.mean(), figures
-
-    def _figures(
-        self, chosen: Tensor, wanted: Tensor, spans: Sequence[tuple[str, int, int]]
-    ) -> dict[str, float]:
-        """Share of answers exactly right, by kind; boxes by their overlap with the truth."""
-        right: dict[str, list[float]] = defaultdict(list)
-        for kind, start, length in spans:
-            own, truth = chosen[start : start + length], wanted[start : start + length]
-            if kind != "find":
-                right[kind].append(float(torch.equal(own, truth)))
-                continue
-            at = self._number_index[truth] >= 0
-            right["iou"].append(
-                _overlap(self._number_index[own[at]], self._number_index[truth[at]])
-            )
-        return {kind: sum(values) / len(values) for kind, values in right.items()}
-
-    def _places(
-        self, states: list[Tensor], packing: Packing, grid: Grid, text_start: int
-    ) -> Tensor:
-        """Where a token stands, and how large the grid is: what boxes are computed from."""
-        rows, columns = grid.h // MERGE, grid.w // MERGE
-        batch = packing.ids.shape[0]
-        video = states[PLACE_LAYER][:, text_start - grid.num_tokens : text_start]
-        row_scores, column_scores = self.place(video).chunk(2, dim=-1)
-        row = torch.arange(rows).repeat_interleave(columns).repeat(batch * grid.t)
-        column = torch.arange(columns).repeat(batch * grid.t * rows)
-        asked = states[GRID_LAYER][:, text_start:][packing.position == 0]
-        height_scores, width_scores = self.grid(asked).chunk(2, dim=-1)
-        return (
-            F.cross_entropy(row_scores.flatten(0, 1), row)
-            + F.cross_entropy(column_scores.flatten(0, 1), column)
-            + F.cross_entropy(height_scores, torch.full((len(asked),), rows))
-            + F.cross_entropy(width_scores, torch.full((len(asked),), columns))
-        )
+    def loss_of(self, batch: ClipBatch) -> tuple[Tensor, Figures]:
+        tokens = self.model.vision(torch.from_numpy(batch.frames))
+        scores = self.heads(tokens, batch.targets)
+        loss, figures = self.teacher(self.model.language, tokens, batch)
+        figures |= {f"vision_{name}": value for name, value in scores.figures.items()}
+        return loss + FACTS * scores.loss, figures
 
 
-def _overlap(own: Tensor, truth: Tensor) -> float:
-    """Intersection over union of two boxes of four indices each; 0 if one is no box."""
-    if own.numel() != 4 or bool((own < 0).any()):
-        return 0.0
-    low, high = torch.maximum(own[:2], truth[:2]), torch.minimum(own[2:], truth[2:])
-    shared = (high - low).clamp(min=0).prod()
-    areas = (own[2:] - own[:2]).clamp(min=0).prod() + (truth[2:] - truth[:2]).prod()
-    return float(shared / (areas - shared).clamp(min=1))
+def train_decoder(
+    learner: DecoderLearner, folder: Path, *, num_steps: int, seed: int, tokenizer: Tokenizer
+) -> bool:
+    """Train until num_steps, resuming from the folder; the learner ends with averaged weights.
+
+    returns: whether it was told to stop before the end
+    """
+    run = new_run(learner, folder, num_steps=num_steps)
+    make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=GROWING, is_drawn=False)
+    run.train(made_ahead(make, run.step), learner.loss_of)
+    run.average.copy_to(learner)
+    return run.is_stopping
 
 
-def new_run(learner: Learner, folder: Path, *, num_steps: int, rate: float = 1.0) -> Run:
+def train_together(
+    learner: Learner,
+    folder: Path,
+    *,
+    num_steps: int,
+    seed: int,
+    tokenizer: Tokenizer,
+    on_save: Callable[[Run], None],
+) -> None:
+    """Train until num_steps, resuming from the folder."""
+    run = new_run(learner, folder, num_steps=num_steps)
+    make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=EVERY_LENGTH)
+    run.train(made_ahead(make, run.step), learner.loss_of, on_save)
+
+
+def new_run(learner: nn.Module, folder: Path, *, num_steps: int) -> Run:
     """A run of this learner, resumed if the folder has one."""
-    schedule = Schedule(num_steps=num_steps, peak=rate)
+    schedule = Schedule(num_steps=num_steps)
     run = Run(folder, learner, Optimiser(learner), schedule, Averaged(learner))
     run.resume()
     return run
-
-
-def train_language(
-    run: Run,
-    learner: Learner,
-    *,
-    seed: int,
-    tokenizer: Tokenizer,
-    longest: tuple[tuple[int, int], ...] = GROWING,
-    on_save: Callable[[Run], None] | None = None,
-) -> None:
-    """Train from the run's step to its schedule's end. longest: see make_clips."""
-    make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=longest)
-    run.train(made_ahead(make, run.step), learner.loss_of, on_save)

@@ -20,6 +20,7 @@ from jobs.demo_model.vocabulary import encode_marked
 from jobs.demo_model.world import Scene, random_scene
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.tasks.prompt import ChatLayout
+from pipeline.types import PATCH, Grid
 
 STEPS_PER_BATCH = 20  # temporal patches, whatever the clips' length
 MAX_CLIPS = 10
@@ -40,17 +41,24 @@ class Segment:
 class ClipBatch:
     """Clips of one size and length, and what is asked of each."""
 
-    frames: np.ndarray  # (B, T, H, W, 3) uint8
+    grid: Grid
+    frames: np.ndarray  # (B, T, H, W, 3) uint8; empty when not drawn
     targets: TokenTargets  # (B, M, ...)
     asked: list[list[Segment]]
 
 
 def make_clips(
-    seed: int, index: int, *, tokenizer_json: str, longest: tuple[tuple[int, int], ...]
+    seed: int,
+    index: int,
+    *,
+    tokenizer_json: str,
+    longest: tuple[tuple[int, int], ...],
+    is_drawn: bool = True,
 ) -> ClipBatch:
     """Batch number `index` of a seed's endless series.
 
     longest: (index, temporal patches) pairs: from that batch on, clips are up to so long.
+    is_drawn: False leaves the frames out, for who learns from the targets alone.
     """
     rng = np.random.default_rng((seed, 1, index))
     encoder = _encoder(tokenizer_json)
@@ -67,8 +75,9 @@ def make_clips(
             rng, aspect=aspect, duration_s=duration_s, is_still=is_still or is_repeated
         )
         times = [0.0, 0.0] if is_still else sample_times(duration_s, 2 * num_steps)
-        drawn = render(scene, times, height=size.height, width=size.width, colour_jitter=14)
-        frames.append(degrade(drawn, rng))
+        if is_drawn:
+            drawn = render(scene, times, height=size.height, width=size.width, colour_jitter=14)
+            frames.append(degrade(drawn, rng))
         steps = [
             token_targets(scene, pair, rows=size.height // CELL, columns=size.width // CELL)
             for pair in zip(times[::2], times[1::2], strict=True)
@@ -76,7 +85,9 @@ def make_clips(
         targets.append(TokenTargets.join(steps))
         questions = draw_questions(scene, rng, is_still=is_still)
         asked.append([encoder.segment(question) for question in questions])
-    return ClipBatch(np.stack(frames), TokenTargets.stack(targets), asked)
+    grid = Grid(num_steps, size.height // PATCH, size.width // PATCH)
+    pictures = np.stack(frames) if is_drawn else np.empty(0, np.uint8)
+    return ClipBatch(grid, pictures, TokenTargets.stack(targets), asked)
 
 
 def sample_times(duration_s: float, num_frames: int) -> list[float]:

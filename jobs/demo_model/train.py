@@ -1,8 +1,8 @@
 """The whole training of vidray-demo, stage by stage; stop it any time and it goes on where it was.
 
-vision    the tower alone, on single temporal patches and auxiliary heads
-decoder   the language model on top of the tower as it is, many questions per clip
-together  both, at a lower rate
+decoder   the language model alone, on facts written as vision tokens
+vision    the tower alone, on single temporal patches: to write those facts
+together  both, on clips
 """
 
 from collections.abc import Callable
@@ -13,8 +13,15 @@ import torch
 
 from jobs.demo_model.card import card
 from jobs.demo_model.export import export
-from jobs.demo_model.language_stage import Learner, new_run, train_language
+from jobs.demo_model.heads import FactEmbedding
+from jobs.demo_model.language_stage import (
+    DecoderLearner,
+    Learner,
+    train_decoder,
+    train_together,
+)
 from jobs.demo_model.shape import demo_config, new_model
+from jobs.demo_model.teacher import Teacher
 from jobs.demo_model.trainer import Run
 from jobs.demo_model.vision_stage import train_vision
 from jobs.demo_model.vocabulary import CONTROL, load_tokenizer
@@ -26,8 +33,9 @@ from pipeline.model.tokenizer import Tokenizer
 class Budget:
     """Steps of each stage."""
 
+    decoder_steps: int = 20_000
     vision_steps: int = 12_000
-    together_steps: int = 24_000
+    together_steps: int = 12_000
     seed: int = 0
 
 
@@ -38,15 +46,29 @@ def train(
     torch.set_num_threads(num_threads)
     tokenizer = load_tokenizer()
     model = untrained(tokenizer, seed=budget.seed)
-    seen, is_stopping = train_vision(
-        model.vision, folder / "vision", num_steps=budget.vision_steps, seed=budget.seed
+    facts, teacher = FactEmbedding(model.config.hidden_size), Teacher(model.config, tokenizer)
+    seed = budget.seed
+    if train_decoder(
+        DecoderLearner(model.language, facts, teacher),
+        folder / "decoder",
+        num_steps=budget.decoder_steps,
+        seed=seed,
+        tokenizer=tokenizer,
+    ):
+        return
+    seer, is_stopping = train_vision(
+        model.vision, facts, folder / "vision", num_steps=budget.vision_steps, seed=seed
     )
     if is_stopping:
         return
-    learner = Learner(model, seen.heads, tokenizer)
-    run = new_run(learner, folder / "together", num_steps=budget.together_steps)
-    save = writer(tokenizer, weights or folder / "weights")
-    train_language(run, learner, seed=budget.seed, tokenizer=tokenizer, on_save=save)
+    train_together(
+        Learner(model, seer.heads, teacher),
+        folder / "together",
+        num_steps=budget.together_steps,
+        seed=seed + 1,
+        tokenizer=tokenizer,
+        on_save=writer(tokenizer, weights or folder / "weights"),
+    )
 
 
 def untrained(tokenizer: Tokenizer, *, seed: int) -> Qwen2VL:

@@ -11,12 +11,13 @@ from jobs.demo_model.archive import box_truths, make_archive
 from jobs.demo_model.clips import Encoding
 from jobs.demo_model.dataset import make_pairs
 from jobs.demo_model.export import export
-from jobs.demo_model.heads import VisionHeads
-from jobs.demo_model.language_stage import Learner
+from jobs.demo_model.heads import SIZES, FactEmbedding, VisionHeads, facts_of
+from jobs.demo_model.language_stage import DecoderLearner, Learner
 from jobs.demo_model.lessons import make_clips
 from jobs.demo_model.muon import Muon, orthogonal
 from jobs.demo_model.packed import pack, packed_hidden
 from jobs.demo_model.scores import Scores, overlap_of
+from jobs.demo_model.teacher import Teacher
 from jobs.demo_model.train import untrained
 from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
 from jobs.demo_model.vision_stage import VisionLearner
@@ -26,7 +27,7 @@ from pipeline.model.language import Segment
 from pipeline.model.positions import position_after_video, text_positions, video_positions
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
-from pipeline.types import MERGE, TEMPORAL, Grid
+from pipeline.types import MERGE, TEMPORAL
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,7 @@ def clips(tokenizer):
 
 def test_packed_questions_are_answered_as_if_asked_alone(tokenizer, clips):
     model = untrained(tokenizer, seed=0)
-    frames = torch.from_numpy(clips.frames)
-    grid = Grid(frames.shape[1] // TEMPORAL, frames.shape[2] // 14, frames.shape[3] // 14)
+    frames, grid = torch.from_numpy(clips.frames), clips.grid
     prefix = [3, 1, 4]
     lesson = clips.asked
     with torch.no_grad():
@@ -84,7 +84,8 @@ def _alone(model, video, grid, prefix, ids):
 
 
 def vision_run(folder, tokenizer, num_steps):
-    learner = VisionLearner(untrained(tokenizer, seed=0).vision)
+    tower = untrained(tokenizer, seed=0).vision
+    learner = VisionLearner(tower, FactEmbedding(tower.config.hidden_size))
     schedule = Schedule(num_steps=num_steps, warmup=2)
     return Run(folder, learner, Optimiser(learner), schedule, Averaged(learner)), learner
 
@@ -107,9 +108,18 @@ def test_a_resumed_run_ends_with_the_same_bits_as_one_that_never_stopped(tmp_pat
         assert torch.equal(whole.average.values[name], second.average.values[name])
 
 
-def test_a_few_steps_on_one_batch_lower_its_loss(tokenizer, clips):
-    model = untrained(tokenizer, seed=0)
-    learner = Learner(model, VisionHeads(model.config.hidden_size), tokenizer)
+def whole_learner(model, tokenizer):
+    return Learner(model, VisionHeads(model.config.hidden_size), Teacher(model.config, tokenizer))
+
+
+def decoder_learner(model, tokenizer):
+    facts = FactEmbedding(model.config.hidden_size)
+    return DecoderLearner(model.language, facts, Teacher(model.config, tokenizer))
+
+
+@pytest.mark.parametrize("make", [whole_learner, decoder_learner])
+def test_a_few_steps_on_one_batch_lower_its_loss(tokenizer, clips, make):
+    learner = make(untrained(tokenizer, seed=0), tokenizer)
     optimiser = Optimiser(learner)
     losses = []
     for _ in range(4):
@@ -118,8 +128,25 @@ def test_a_few_steps_on_one_batch_lower_its_loss(tokenizer, clips):
         optimiser.step(0.3)
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
-    assert {"caption", "answer_loss", "vision_colour"} <= figures.keys()
+    assert {"caption", "answer_loss"} <= figures.keys()
     assert all(p.grad is None for p in learner.parameters())
+
+
+def test_facts_of_a_token_are_all_there(clips):
+    facts, targets = facts_of(clips.targets), clips.targets
+    is_shape = torch.from_numpy(targets.is_shape) > 0
+    assert facts.shape == (*is_shape.shape, sum(SIZES))
+    assert not facts[~is_shape].any()
+    colour = facts[..., 2:10].argmax(-1)[is_shape]
+    assert torch.equal(colour, torch.from_numpy(targets.colour)[is_shape])
+
+
+def test_clips_that_are_not_drawn_ask_and_know_the_same(tokenizer):
+    make = partial(make_clips, 0, 0, tokenizer_json=tokenizer.json, longest=((0, 2),))
+    sight_unseen = make(is_drawn=False)
+    assert sight_unseen.frames.size == 0
+    assert sight_unseen.grid == make().grid
+    assert make(is_drawn=False).asked == sight_unseen.asked
 
 
 def _cut(targets, count):

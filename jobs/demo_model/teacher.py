@@ -1,0 +1,136 @@
+"""What the language model is taught: the words of every answer, and where things stand."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from jobs.demo_model.lessons import ClipBatch, Segment
+from jobs.demo_model.packed import Packing, pack, packed_hidden
+from jobs.demo_model.questions import GRAIN, STEPS
+from jobs.demo_model.shape import initialise
+from pipeline.config import ModelConfig
+from pipeline.model.language import LanguageModel
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.tasks.prompt import ChatLayout, Medium
+from pipeline.types import MERGE, Grid
+
+PLACES = 0.3  # weight of the auxiliary losses beside the answers'
+MAX_SIDE = 12  # merged tokens
+PLACE_LAYER, GRID_LAYER = 1, 2  # after these layers a token knows its place, a question the grid
+NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
+
+
+class Teacher(nn.Module):
+    """The loss of answers to packed questions; its two heads are thrown away after training."""
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.place = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
+        self.grid = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
+        for seed, head in enumerate((self.place, self.grid)):
+            initialise(head, seed=seed)
+        self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
+        values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
+        ids = [tokenizer.encode_text(str(value)) for value in values]
+        self._number_ids = torch.tensor(ids).flatten()  # each is one token
+        self._number_index = torch.full((config.vocab_size,), -1)
+        self._number_index[self._number_ids] = torch.arange(len(values))
+        apart = torch.arange(len(values))[:, None] - torch.arange(len(values))[None, :]
+        near = torch.exp(-0.5 * (apart / NEIGHBOUR) ** 2)
+        self._nearness = near / near.sum(1, keepdim=True)
+
+    def forward(
+        self, language: LanguageModel, video: Tensor, batch: ClipBatch
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of every answer's tokens and of places, and how much was right.
+
+        video: (B, M, D), the clips' tokens
+        """
+        packing = pack(batch.asked)
+        states, text_start = packed_hidden(
+            language, video, batch.grid, prefix=self._prefix, packing=packing
+        )
+        hidden = states[-1][:, text_start:]
+        loss, figures = self._answers(language, hidden, packing, batch.asked)
+        return loss + PLACES * self._places(states, packing, batch.grid, text_start), figures
+
+    def _answers(
+        self,
+        language: LanguageModel,
+        hidden: Tensor,
+        packing: Packing,
+        asked: Sequence[Sequence[Segment]],
+    ) -> tuple[Tensor, dict[str, float]]:
+        rows, columns, spans = [], [], []
+        for row, clip in enumerate(asked):
+            start = 0
+            for segment in clip:
+                stop = start + len(segment.ids)
+                first = start + segment.answer_start
+                spans.append((segment.kind, len(rows), stop - first))
+                rows += [row] * (stop - first)
+                columns += range(first, stop)
+                start = stop
+        row, column = torch.tensor(rows), torch.tensor(columns)
+        logits = language.logits(hidden[row, column - 1])
+        wanted = packing.ids[row, column]
+        log_p = F.log_softmax(logits, dim=-1)
+        losses = -log_p.gather(1, wanted[:, None]).squeeze(1)
+        number = self._number_index[wanted]
+        is_number = number >= 0
+        # The soft targets of coordinates: "0" to "3" as an answer never stand in brackets.
+        is_box = torch.tensor([kind == "find" for kind, _, n in spans for _ in range(n)])
+        soft = is_number & is_box
+        near = self._nearness[number[soft]]
+        losses[soft] = -(near * log_p[soft][:, self._number_ids]).sum(1)
+        figures = {"answer_loss": losses.mean().item()}
+        figures |= self._figures(logits.detach().argmax(-1), wanted, spans)
+        return losses.mean(), figures
+
+    def _figures(
+        self, chosen: Tensor, wanted: Tensor, spans: Sequence[tuple[str, int, int]]
+    ) -> dict[str, float]:
+        """Share of answers exactly right, by kind; boxes by their overlap with the truth."""
+        right: dict[str, list[float]] = defaultdict(list)
+        for kind, start, length in spans:
+            own, truth = chosen[start : start + length], wanted[start : start + length]
+            if kind != "find":
+                right[kind].append(float(torch.equal(own, truth)))
+                continue
+            at = self._number_index[truth] >= 0
+            right["iou"].append(
+                _overlap(self._number_index[own[at]], self._number_index[truth[at]])
+            )
+        return {kind: sum(values) / len(values) for kind, values in right.items()}
+
+    def _places(
+        self, states: list[Tensor], packing: Packing, grid: Grid, text_start: int
+    ) -> Tensor:
+        """Where a token stands, and how large the grid is: what boxes are computed from."""
+        rows, columns = grid.h // MERGE, grid.w // MERGE
+        batch = packing.ids.shape[0]
+        video = states[PLACE_LAYER][:, text_start - grid.num_tokens : text_start]
+        row_scores, column_scores = self.place(video).chunk(2, dim=-1)
+        row = torch.arange(rows).repeat_interleave(columns).repeat(batch * grid.t)
+        column = torch.arange(columns).repeat(batch * grid.t * rows)
+        asked = states[GRID_LAYER][:, text_start:][packing.position == 0]
+        height_scores, width_scores = self.grid(asked).chunk(2, dim=-1)
+        return (
+            F.cross_entropy(row_scores.flatten(0, 1), row)
+            + F.cross_entropy(column_scores.flatten(0, 1), column)
+            + F.cross_entropy(height_scores, torch.full((len(asked),), rows))
+            + F.cross_entropy(width_scores, torch.full((len(asked),), columns))
+        )
+
+
+def _overlap(own: Tensor, truth: Tensor) -> float:
+    """Intersection over union of two boxes of four indices each; 0 if one is no box."""
+    if own.numel() != 4 or bool((own < 0).any()):
+        return 0.0
+    low, high = torch.maximum(own[:2], truth[:2]), torch.minimum(own[2:], truth[2:])
+    shared = (high - low).clamp(min=0).prod()
+    areas = (own[2:] - own[:2]).clamp(min=0).prod() + (truth[2:] - truth[:2]).prod()
+    return float(shared / (areas - shared).clamp(min=1))
