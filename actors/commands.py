@@ -7,7 +7,7 @@ are equal on all ranks, with each request's own seed, so the ranks agree without
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import BadInput, StreamError
+from pipeline.errors import BadInput, StreamError, Transient
 from pipeline.model.answer import Answer, Question
 from pipeline.model.layout import PromptWindow
 from pipeline.types import TokenChunk
@@ -71,4 +71,4 @@ class Report:
     """What commands did: progress of turns, and chunks that fit no stream, by stream."""
 
     progress: tuple[Progress, ...] = ()
-    refused: tuple[tuple[str, StreamError], ...] = ()
+    refused: tuple[tuple[str, StreamError | Transient], ...] = ()

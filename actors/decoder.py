@@ -5,6 +5,7 @@ leader ends its process when a follower is lost. Ray then starts the whole repli
 """
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -31,6 +32,7 @@ from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 
 COLLECTIVE_TIMEOUT_S = 60.0
+_log = logging.getLogger("vidray.decoder")
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -46,7 +48,6 @@ class LanguageDecoderActor:
             ).remote(checkpoint, profile, rank, address)
             for rank in range(1, size)
         ]
-        self._watch: set[asyncio.Task[None]] = set()
         rank = _load_rank(checkpoint, profile, 0, address)
         self._replica = Replica(rank, broadcast=self._broadcast)
 
@@ -69,15 +70,23 @@ class LanguageDecoderActor:
         """Close every stream that a stream host of this name left behind."""
         await self._replica.release(owner)
 
+    def process_id(self) -> int:
+        return os.getpid()
+
     def process_ids(self) -> list[int]:
         """Of every rank, the leader's first."""
         return [os.getpid(), *ray.get([f.process_id.remote() for f in self._followers])]
 
-    def _broadcast(self, commands: Commands) -> None:
-        for follower in self._followers:
-            task = asyncio.ensure_future(_die_with(follower.run.remote(commands)))
-            self._watch.add(task)
-            task.add_done_callback(self._watch.discard)
+    async def _broadcast(self, commands: Commands) -> None:
+        """Have every follower run the commands. Ends this process if one fails.
+
+        A group with a hole can only hang: the leader's own step waits for the lost rank.
+        """
+        try:
+            await asyncio.gather(*(each.run.remote(commands) for each in self._followers))
+        except (ray.exceptions.RayError, Transient):
+            _log.exception("a rank was lost; its replica starts again")
+            os._exit(1)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -92,14 +101,6 @@ class DecoderRankActor:
 
     def process_id(self) -> int:
         return os.getpid()
-
-
-async def _die_with(result: "ray.ObjectRef[None]") -> None:
-    """End this process if the follower's call failed: a group with a hole can only hang."""
-    try:
-        await result
-    except (ray.exceptions.RayError, Transient):
-        os._exit(1)
 
 
 def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Rank:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -99,6 +100,31 @@ class RayFlow:
         except TimeoutError:
             ray.kill(actor, no_restart=False)
             raise Transient(f"an actor was silent for {self.profile.stall_s:g} s") from None
+
+    async def release(self, owner: str) -> None:
+        """Free what a stream host of this name left open; whoever was restarted holds nothing."""
+        actors = (*self.pools.readers, *self.pools.decoders)
+        calls = (self.answer_of(actor, actor.release.remote(owner)) for actor in actors)
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, Transient):
+                raise result
+
+    async def ready(self) -> None:
+        """Wait until every actor answers; one that was lost loads its model again first."""
+        actors = (*self.pools.readers, *self.pools.encoders, *self.pools.decoders)
+        await asyncio.gather(*(self._answers(actor) for actor in actors))
+
+    async def _answers(self, actor: Handle) -> None:
+        delay_s = 0.1
+        deadline = time.monotonic() + self.profile.stall_s
+        while time.monotonic() < deadline:
+            try:
+                await self.answer_of(actor, actor.process_id.remote())
+            except Transient:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, 2.0)
+            else:
+                return
 
     def _new_name(self) -> str:
         return f"{self._owner}/{next(self._numbers)}"

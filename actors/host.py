@@ -26,8 +26,9 @@ class StreamHostActor:
         self, name: str, pools: Pools, checkpoint: str, options: PlanOptions, profile: Profile
     ) -> None:
         self._flow = RayFlow(pools, Path(checkpoint), owner=name, options=options, profile=profile)
-        for actor in (*pools.readers, *pools.decoders):
-            actor.release.remote(name)  # what this host held before it was restarted
+        self._name = name
+        self._is_first = asyncio.Lock()
+        self._is_clean = False
 
     async def analyse(
         self, source: Source, tasks: Tasks, video_id: str
@@ -63,11 +64,19 @@ class StreamHostActor:
         else:
             events.put_nowait(record)
 
+    async def _clean_up(self) -> None:
+        """Once, before the first video: free what this host held before it was restarted."""
+        async with self._is_first:
+            if not self._is_clean:
+                await self._flow.release(self._name)
+                self._is_clean = True
+
     async def _analyse_again(
         self, source: Source, tasks: Tasks, video_id: str, *, listener: Listener
     ) -> Record:
         """The record, after up to `max_attempts` runs: the way of a video has no side effects."""
         lost = Transient("")
+        await self._clean_up()
         for _ in range(self._flow.profile.max_attempts):
             try:
                 return await analyse(
@@ -75,6 +84,7 @@ class StreamHostActor:
                 )
             except Transient as error:
                 lost = error
+                await self._flow.ready()
         detail = f"{self._flow.profile.max_attempts} attempts, then: {lost}"
         refusal = BadInput(FailureCode.WORKER_LOST, detail)
         return failure(source, tasks, self._flow, video_id=video_id, error=refusal)

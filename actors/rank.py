@@ -17,7 +17,7 @@ from actors.commands import (
     Step,
 )
 from pipeline.config import EngineLimits
-from pipeline.errors import StreamError
+from pipeline.errors import StreamError, Transient
 from pipeline.model.engine import Engine
 from pipeline.model.language import LanguageModel
 from pipeline.model.step import Addition, step
@@ -68,7 +68,7 @@ class Rank:
             case OpenStream(stream_id, media):
                 self._streams[stream_id] = self._engine.open(media)
             case BeginTurn(turn_id, stream_id, question):
-                stream = self._streams[stream_id]
+                stream = self._stream(stream_id)
                 self._turns[turn_id] = (stream, stream.begin(question))
             case EndTurn(turn_id):
                 if turn_id in self._turns:  # else it ended by itself, just before
@@ -77,6 +77,11 @@ class Rank:
             case CloseStream(stream_id):
                 if stream_id in self._streams:
                     self._close(self._streams.pop(stream_id))
+
+    def _stream(self, stream_id: str) -> Stream:
+        if stream_id not in self._streams:
+            raise Transient("the replica has no such stream: it was closed, or lost in a restart")
+        return self._streams[stream_id]
 
     def _close(self, stream: Stream) -> None:
         self._turns = {key: held for key, held in self._turns.items() if held[0] is not stream}
@@ -97,12 +102,13 @@ class Rank:
 
     def _accept_chunks(
         self, chunks: Iterable[tuple[str, TokenChunk]]
-    ) -> tuple[list[Addition], list[tuple[str, StreamError]]]:
+    ) -> tuple[list[Addition], list[tuple[str, StreamError | Transient]]]:
         """What to run for the chunks that fit; one that does not is its stream's error alone."""
-        additions, refused = [], []
+        additions: list[Addition] = []
+        refused: list[tuple[str, StreamError | Transient]] = []
         for stream_id, chunk in chunks:
             try:
-                additions.append(self._streams[stream_id].addition(chunk))
-            except StreamError as error:
+                additions.append(self._stream(stream_id).addition(chunk))
+            except (StreamError, Transient) as error:
                 refused.append((stream_id, error))
         return additions, refused

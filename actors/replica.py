@@ -2,11 +2,11 @@
 
 One loop alone touches the rank, so nothing needs a lock: callers leave their wishes and wait.
 Prefill of some videos and words of others run in the same steps (continuous batching). No Ray here;
-`broadcast` carries the same commands to the other ranks.
+`broadcast` has the other ranks run the same commands.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -57,7 +57,7 @@ class _Waiters:
 class Replica:
     """Serves streams on one rank (and, through `broadcast`, on its peers)."""
 
-    def __init__(self, rank: Rank, *, broadcast: Callable[[Commands], None]) -> None:
+    def __init__(self, rank: Rank, *, broadcast: Callable[[Commands], Awaitable[None]]) -> None:
         self._rank = rank
         self._broadcast = broadcast
         self._schedule = Schedule()
@@ -184,11 +184,12 @@ class Replica:
             commands.append(work)
         if not commands:
             return
-        self._broadcast(commands)
-        loop = asyncio.get_running_loop()
-        if work in commands:
+        peers = asyncio.ensure_future(self._broadcast(commands))
+        if work.prefills or work.turns:
+            loop = asyncio.get_running_loop()
             report = await loop.run_in_executor(self._thread, self._rank.run, [work])
             self._deliver(work, report)
+        await peers  # one batch of commands at a time: their order is what keeps ranks equal
         self._wake.set()  # there may be more: wishes that now have room, turns that go on
 
     def _grant(self) -> list[Control]:

@@ -1,4 +1,4 @@
-"""Many streams on one replica: each gets the words it would get alone, and none can hurt another."""
+"""Many streams on one replica: each gets the words it would get alone; none hurts another."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ def new_rank(model: Qwen2VL = MODEL, *, limits: EngineLimits = LIMITS) -> Rank:
 def serve(session: Session, *, limits: EngineLimits = LIMITS, peer: Rank | None = None) -> object:
     """Run a session against a replica, and end the replica with it."""
 
-    def broadcast(commands: Commands) -> None:
+    async def broadcast(commands: Commands) -> None:
         if peer is not None:
             peer.run(commands)
 
@@ -54,6 +54,10 @@ def serve(session: Session, *, limits: EngineLimits = LIMITS, peer: Rank | None 
             return await asyncio.wait_for(session(replica), DEADLINE_S)
 
     return asyncio.run(run())
+
+
+async def nobody_else(commands: Commands) -> None:
+    """There are no other ranks."""
 
 
 async def fill(replica: Replica, name: str, shown: PromptWindow, chunks: list[TokenChunk]) -> None:
@@ -182,7 +186,7 @@ def test_a_cancelled_answer_frees_its_room_and_a_closed_stream_its_tokens() -> N
     rank = new_rank()
 
     async def session() -> None:
-        replica = Replica(rank, broadcast=lambda commands: None)
+        replica = Replica(rank, broadcast=nobody_else)
         shown = prompt_window()
         await fill(replica, "video", shown, token_chunks(MODEL, shown))
         async for _ in replica.ask("video", [question(max_new_tokens=500)]):
@@ -204,7 +208,7 @@ def test_everyone_who_waits_hears_of_a_failed_rank() -> None:
 
     async def session() -> list[object]:
         rank = Broken(MODEL.language, tiny_tokenizer(), eos_ids=(EOS,), limits=LIMITS)
-        replica = Replica(rank, broadcast=lambda commands: None)
+        replica = Replica(rank, broadcast=nobody_else)
         await replica.open("video", [prompt_window()])
         chunks = token_chunks(MODEL, prompt_window())
         both = [replica.prefill("video", chunk) for chunk in chunks[:2]]
