@@ -60,9 +60,7 @@ async def analyse(
     return case.record()
 
 
-def failure(
-    source: Source, tasks: Tasks, flow: Flow, *, video_id: str, error: BadInput
-) -> Record:
+def failure(source: Source, tasks: Tasks, flow: Flow, *, video_id: str, error: BadInput) -> Record:
     """The record of a video that never got as far as `analyse` recording anything."""
     return _Case(source, tasks, flow, video_id=video_id, listener=ignore).failure(error)
 
