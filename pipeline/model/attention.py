@@ -45,6 +45,12 @@ class _Partial:
         output = torch.lerp(other.output, self.output, weight)
         return _Partial(output, torch.logaddexp(self.log_sum, other.log_sum))
 
+    @classmethod
+    def cat(cls, partials: "Sequence[_Partial]") -> "_Partial":
+        """The rows of all, in order."""
+        outputs = [partial.output for partial in partials]
+        return cls(_cat(outputs), _cat([partial.log_sum for partial in partials]))
+
 
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, *, segments: Sequence[Segment], layer: int
@@ -54,56 +60,66 @@ def attend(
     query: (S, H, head_dim); keys, values: (S, K, head_dim), appended to the segments' caches
     returns: (S, H, head_dim)
     """
+    keys, values = keys.transpose(0, 1), values.transpose(0, 1)
     outputs, start = [], 0
     for prefix, group in groupby(segments, key=_prefix_of):
-        members = tuple(group)
-        rows = slice(start, start + sum(segment.num_tokens for segment in members))
-        own = _attend_own(query[rows], keys[rows], values[rows], members, layer)
+        own, first = [], start
+        for segment in group:
+            rows = slice(start, start + segment.num_tokens)
+            new = query[rows], keys[:, rows], values[:, rows]
+            own.append(_attend_own(*new, cache=segment.cache, layer=layer))
+            start = rows.stop
+        partial = _Partial.cat(own)
         while prefix is not None:
-            own = own.join(_attend_all(query[rows], *prefix.layers[layer]))
+            partial = partial.join(_attend_all(query[first:start], *prefix.layers[layer]))
             prefix = prefix.before
-        outputs.append(own.output)
-        start = rows.stop
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        outputs.append(partial.output)
+    return _cat(outputs)
 
 
 def _prefix_of(segment: Segment) -> Prefix | None:
     return segment.cache.prefix if segment.cache else None
 
 
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
+
+
 def _attend_own(
-    query: Tensor, keys: Tensor, values: Tensor, segments: Sequence[Segment], layer: int
+    query: Tensor, keys: Tensor, values: Tensor, *, cache: KVCache | None, layer: int
 ) -> _Partial:
-    """Each segment over its own memory and itself; segments in order."""
-    sizes = [segment.num_tokens for segment in segments]
-    pieces = zip(segments, *(torch.split(x, sizes) for x in (query, keys, values)), strict=True)
-    partials = [_attend_segment(q, k, v, segment.cache, layer) for segment, q, k, v in pieces]
-    if len(partials) == 1:
-        return partials[0]
-    outputs = torch.cat([partial.output for partial in partials])
-    return _Partial(outputs, torch.cat([partial.log_sum for partial in partials]))
+    """One segment over its own memory and, causally, itself.
 
-
-def _attend_segment(
-    query: Tensor, keys: Tensor, values: Tensor, cache: KVCache | None, layer: int
-) -> _Partial:
-    keys, values = keys.transpose(0, 1), values.transpose(0, 1)  # (K, S, head_dim)
+    query: (S, H, head_dim); keys, values: (K, S, head_dim)
+    """
     if cache is None:
         return _attend(query, keys, values, is_causal=True)
     held = cache.own_length
-    own_keys, own_values = cache.append(layer, keys, values)
-    if query.shape[0] == 1 or held == 0:
-        return _attend(query, own_keys, own_values, is_causal=held == 0)
-    past = _attend_all(query, own_keys[:, :held], own_values[:, :held])
-    return past.join(_attend(query, own_keys[:, held:], own_values[:, held:], is_causal=True))
+    all_keys, all_values = cache.append(layer, keys, values)
+    if query.shape[0] == 1:
+        return _attend_all(query, all_keys, all_values)
+    new = _attend(query, all_keys[:, held:], all_values[:, held:], is_causal=True)
+    if held == 0:
+        return new
+    return new.join(_attend_all(query, all_keys[:, :held], all_values[:, :held]))
 
 
 def _attend_all(query: Tensor, keys: Tensor, values: Tensor) -> _Partial:
-    """Every row over every key.
+    """Every row over every key: the query heads of one key-value head become rows of one head.
 
-    query: (S, H, head_dim); keys, values: (K, L, head_dim)
+    So keys and values are read once for the group. query: (S, H, head_dim); keys, values:
+    (K, L, head_dim)
     """
-    return _attend(query, keys, values, is_causal=False)
+    num_rows, num_heads, head_dim = query.shape
+    num_groups = keys.shape[0]
+    rows = query.view(num_rows, num_groups, -1, head_dim).transpose(0, 1)
+    folded = rows.reshape(num_groups, -1, head_dim).transpose(0, 1)
+    partial = _attend(folded, keys, values, is_causal=False)  # (S * H / K, K, ...)
+    output = partial.output.view(num_rows, -1, num_groups, head_dim).transpose(1, 2)
+    log_sum = partial.log_sum.view(num_rows, -1, num_groups).transpose(1, 2)
+    return _Partial(
+        output.reshape(num_rows, num_heads, head_dim), log_sum.reshape(num_rows, num_heads)
+    )
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> _Partial:

@@ -39,6 +39,7 @@ class KVCache:
     ) -> None:
         shape = (num_layers, 2, num_kv_heads, capacity, head_dim)
         self._memory = torch.empty(shape, dtype=dtype, device=device)
+        self._layers = tuple((keys, values) for keys, values in self._memory)
         self._own_length = 0
         self._frozen_length = 0  # own tokens that a fork may be reading
         self._as_prefix: Prefix | None = None
@@ -80,10 +81,10 @@ class KVCache:
         stop = self._own_length + keys.shape[1]
         if stop > self.capacity:
             raise ValueError(f"cache of {self.capacity} tokens can't take {stop}")
-        own = self._memory[layer, :, :, :stop]
-        own[0, :, self._own_length :] = keys
-        own[1, :, self._own_length :] = values
-        return own[0], own[1]
+        own_keys, own_values = self._layers[layer]
+        own_keys[:, self._own_length : stop].copy_(keys)
+        own_values[:, self._own_length : stop].copy_(values)
+        return own_keys[:, :stop], own_values[:, :stop]
 
     def advance(self, num_tokens: int) -> None:
         """Hold the tokens just appended to every layer."""
@@ -117,8 +118,8 @@ class KVCache:
         if self._own_length == 0:
             return self.prefix
         if self._as_prefix is None or self._as_prefix.length != self._own_length:
-            held = self._memory[:, :, :, : self._own_length]
-            layers = tuple((layer[0], layer[1]) for layer in held)
-            self._as_prefix = Prefix(layers, self._own_length, self.prefix)
+            end = self._own_length
+            layers = tuple((keys[:, :end], values[:, :end]) for keys, values in self._layers)
+            self._as_prefix = Prefix(layers, end, self.prefix)
         self._frozen_length = self._own_length
         return self._as_prefix
