@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.decoder import LanguageDecoderActor
 from actors.encoder import VisionEncoderActor
-from actors.flow import Handle, Pools
+from actors.flow import Handle, Pools, until_ready
 from actors.host import StreamHostActor
 from actors.profile import Profile
 from actors.reader import FrameReaderActor
@@ -51,6 +51,7 @@ class Fleet:
                 except RayActorError as error:
                     if attempt >= self._profile.max_attempts:
                         raise Transient(f"the stream host was lost {attempt} times") from error
+                    await until_ready(self.host, patience_s=self._profile.stall_s)
         raise AssertionError("unreachable")
 
     async def _analyse(

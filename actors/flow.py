@@ -112,19 +112,8 @@ class RayFlow:
     async def ready(self) -> None:
         """Wait until every actor answers; one that was lost loads its model again first."""
         actors = (*self.pools.readers, *self.pools.encoders, *self.pools.decoders)
-        await asyncio.gather(*(self._answers(actor) for actor in actors))
-
-    async def _answers(self, actor: Handle) -> None:
-        delay_s = 0.1
-        deadline = time.monotonic() + self.profile.stall_s
-        while time.monotonic() < deadline:
-            try:
-                await self.answer_of(actor, actor.process_id.remote())
-            except Transient:
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, 2.0)
-            else:
-                return
+        patience_s = self.profile.stall_s
+        await asyncio.gather(*(until_ready(actor, patience_s=patience_s) for actor in actors))
 
     def _new_name(self) -> str:
         return f"{self._owner}/{next(self._numbers)}"
@@ -222,6 +211,19 @@ class RayStream:
             piece: Piece = await self._flow.answer_of(self._decoder, reference)
             remaining -= piece.result is not None
             yield piece
+
+
+async def until_ready(actor: Handle, *, patience_s: float) -> None:
+    """Return when the actor answers, or when patience is at its end: the next call says why."""
+    deadline, delay_s = time.monotonic() + patience_s, 0.1
+    while time.monotonic() < deadline:
+        try:
+            async with asyncio.timeout(patience_s):
+                await _translated(actor.process_id.remote())
+            return
+        except (Transient, TimeoutError):
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 2.0)
 
 
 async def _translated(call: Awaitable[Result]) -> Result:
