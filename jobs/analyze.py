@@ -50,12 +50,14 @@ class Settings:
     fps: float
     preset: str
     long: Literal["fit", "windows"]
+    overlap_s: float
     start_s: float | None
     end_s: float | None
     max_new_tokens: int
     temperature: float | None
     seed: int
     reader: Reader
+    int8: bool
 
     def __post_init__(self) -> None:
         rules = {
@@ -80,6 +82,7 @@ class Settings:
             preset=self.preset,
             fps=self.fps,
             long=self.long,
+            overlap_s=self.overlap_s,
             start_s=self.start_s,
             end_s=self.end_s,
         )
@@ -178,7 +181,7 @@ def _load(folder: Path, settings: Settings) -> LocalModel:
     wanted = max(default.question_tokens, 4 * settings.max_new_tokens)
     limits = EngineLimits(question_tokens=min(wanted, most))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return LocalModel.load(folder, limits=limits, device=device)
+    return LocalModel.load(folder, limits=limits, device=device, int8=settings.int8)
 
 
 def _demo_model() -> Path:

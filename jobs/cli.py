@@ -53,6 +53,9 @@ def analyze(
         Literal["fit", "windows"],
         typer.Option(help="Of a long clip: fewer frames (fit), or several windows."),
     ] = "fit",
+    overlap: Annotated[
+        float, typer.Option(help="Seconds that windows share, with --long windows.")
+    ] = 0.0,
     start: Annotated[float | None, typer.Option(help="First second.")] = None,
     end: Annotated[float | None, typer.Option(help="Second to stop before.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
@@ -61,6 +64,9 @@ def analyze(
     ] = None,
     seed: Annotated[int, typer.Option(help="For a temperature above 0.")] = 0,
     reader: Annotated[Literal["pyav", "decord"], typer.Option(help="What decodes.")] = "pyav",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round the language model: faster on a CPU, not exact.")
+    ] = False,
 ) -> int:
     """Describe clips, answer questions about them, find things in them."""
     with Console(stderr=True).status("starting"):
@@ -80,12 +86,14 @@ def analyze(
         fps=fps,
         preset=preset,
         long=long,
+        overlap_s=overlap,
         start_s=start,
         end_s=end,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
         reader=reader,
+        int8=int8,
     )
     return run(settings)
 
@@ -117,6 +125,23 @@ def report(
     from jobs.report.command import run  # noqa: PLC0415 - torch takes seconds to import
 
     return run(rows, page, max_strips=frames, console=Console(highlight=False))
+
+
+@app.command()
+def bench(
+    topics: Annotated[
+        list[str], typer.Argument(help="frames, memory, model, generate, questions; else all.")
+    ] = [],  # noqa: B006
+    threads: Annotated[int, typer.Option(min=1, help="Of every candidate.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="The median of so many is shown.")] = 5,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keeps clips and checkpoint for the next run.")
+    ] = None,
+) -> None:
+    """Measure against what you would use instead, and against this machine's limits."""
+    from jobs.bench.run import run  # noqa: PLC0415 - torch takes seconds to import
+
+    run(topics, threads=threads, rounds=rounds, folder=folder)
 
 
 @model.command()

@@ -23,6 +23,7 @@ from pipeline.model.encoder import VisionEncoder
 from pipeline.model.engine import Engine
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.hub_preprocessor import load_preprocessing
+from pipeline.model.quantize import quantize
 from pipeline.model.stream import Piece, Stream
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
@@ -53,16 +54,27 @@ class LocalModel:
 
     @classmethod
     def load(
-        cls, folder: Path, *, limits: EngineLimits | None = None, device: str = "cpu"
+        cls,
+        folder: Path,
+        *,
+        limits: EngineLimits | None = None,
+        device: str = "cpu",
+        int8: bool = False,
     ) -> "LocalModel":
-        """The model in this folder; CheckpointError if it cannot be trusted."""
+        """The model in this folder; CheckpointError if it cannot be trusted.
+
+        int8: the opt-in mode of quantize.py, for the language model; the name says so in every row.
+        """
         limits = limits or EngineLimits()
         generation = load_generation(folder)
         pixels = load_preprocessing(folder)
         tokenizer = Tokenizer.load(folder)
         model = load_model(folder, device=device)
+        if int8:
+            quantize(model.language)
+        name = folder.resolve().name
         return cls(
-            name=folder.resolve().name,
+            name=f"{name} (int8)" if int8 else name,
             digest=digest(folder),
             sampling=generation.sampling,
             min_pixels=pixels.min_pixels,

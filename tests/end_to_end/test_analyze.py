@@ -104,6 +104,12 @@ def test_long_windows_and_a_range_reach_the_plan(model, clip):
     assert (record.answers[0].start_s, record.answers[0].end_s) == (1.0, 2.0)
 
 
+def test_the_int8_mode_is_named_in_the_row(model, clip):
+    done = run(model, clip, "--json", "--int8", "--max-new-tokens", "3")
+    assert done.returncode == 0, done.stderr
+    assert from_json(done.stdout).provenance.model.endswith(" (int8)")
+
+
 def test_a_temperature_needs_a_seed_to_repeat_itself(model, clip):
     hot = ["--temperature", "1.5", "--max-new-tokens", "12"]
     said = [run(model, clip, *hot, "--seed", seed).stdout for seed in (1, 1, 2)]

@@ -36,12 +36,14 @@ TYPED = {
     "fps": 2.0,
     "preset": "paper",
     "long": "fit",
+    "overlap_s": 0.0,
     "start_s": None,
     "end_s": None,
     "max_new_tokens": 256,
     "temperature": None,
     "seed": 0,
     "reader": "pyav",
+    "int8": False,
 }
 
 
@@ -80,6 +82,7 @@ def typed(monkeypatch, capsys, *arguments):
         (["analyze", "a.mp4", "--fps", "two"], "--fps"),
         (["analyze", "a.mp4", "--reader", "opencv"], "opencv"),
         (["analyze", "a.mp4", "--long", "short"], "short"),
+        (["bench", "sound"], "no topic 'sound'"),
         (["analyze", "a.mp4", "--at", "3"], "--at needs --ground"),
         (["analyze", "a.mp4", "--model", "/no/such/folder"], "folder: not a model folder"),
         (["analyze", "a.mp4", "--ask", "  "], "needs words"),
@@ -108,6 +111,7 @@ def test_a_mistyped_command_is_one_line_and_exit_code_2(monkeypatch, capsys, arg
         {"start_s": 2.0, "end_s": 1.0},
         {"start_s": -1.0},
         {"preset": "none"},
+        {"overlap_s": 1.0},
         {"fps": 0.0},
     ],
     ids=lambda wrong: ",".join(wrong),
