@@ -18,7 +18,7 @@ from typing import cast
 import av
 from av.buffer import Buffer
 from av.container import InputContainer
-from av.error import DecoderNotFoundError, FFmpegError
+from av.error import ArgumentError, DecoderNotFoundError, FFmpegError
 from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
@@ -91,6 +91,7 @@ class Video:
         self._max_pixels = max_pixels
         self._threads = threads
         self.is_cut = ends_early(fd, demuxer)
+        self._has_refused = False
         self._reformatter = VideoReformatter()
         self._container: InputContainer | None = None
         self._open()
@@ -127,8 +128,6 @@ class Video:
         stream = self._stream
         if stream.codec_context is None:
             raise BadInput(FailureCode.UNSUPPORTED_CODEC, "there is no decoder for it")
-        if stream.codec_context.codec_tag in ("encv", "drmi"):
-            raise BadInput(FailureCode.ENCRYPTED, "the video is encrypted")
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > self._max_pixels:
             raise BadInput(
@@ -150,6 +149,8 @@ class Video:
         first: VideoFrame | None = None
         with translate_av_errors(is_cut=self.is_cut):
             for num_packets, packet in enumerate(self._packets()):
+                if packet.is_keyframe and packet.has_sidedata("encryption_info"):
+                    raise BadInput(FailureCode.ENCRYPTED, "the video is encrypted")
                 index.add(packet)
                 if first is None and num_packets < _PACKETS_TO_FIRST_FRAME:
                     first = next(iter(self._decode(packet)), None)
@@ -157,6 +158,7 @@ class Video:
                 first = next(iter(self._decode(None)), None)
             index.close()
             if first is None or not index.stamps:
+                self._require_no_giant()
                 code = FailureCode.TRUNCATED if self.is_cut else FailureCode.NOT_DECODABLE
                 raise BadInput(code, "no frame of it can be decoded")
             return self._header(index, first), index.stamps, index.is_key
@@ -219,13 +221,16 @@ class Video:
             for stamp, frame in self._run(run, is_counted=is_counted):
                 while pending and pending[0] < stamp:
                     pending.popleft()
+                    self._require_no_giant()
                     yield None
                 if pending and pending[0] == stamp:
                     pending.popleft()
                     yield None if frame.is_corrupt else frame
                 if not pending:
                     return
-        yield from (None for _ in pending)
+        for _ in pending:
+            self._require_no_giant()
+            yield None
 
     def _run(self, run: Run, *, is_counted: bool) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from the run's keyframe up to its last wanted packet, and drain the decoder.
@@ -281,8 +286,19 @@ class Video:
             return self._stream.codec_context.decode(packet)
         except MemoryError:
             raise
-        except (FFmpegError, ValueError):
+        except (FFmpegError, ValueError) as error:
+            context = self._stream.codec_context
+            is_too_large = context.width * context.height > self._max_pixels
+            # An invalid argument is how a decoder that does not know its size yet refuses one.
+            self._has_refused |= is_too_large or isinstance(error, ArgumentError)
             return []
+
+    def _require_no_giant(self) -> None:
+        """Where a frame is missing, say so if pictures were refused for their size."""
+        if self._has_refused:
+            raise BadInput(
+                FailureCode.TOO_MANY_PIXELS, f"a frame has more than {self._max_pixels} px"
+            )
 
     def rgb(self, frame: VideoFrame, *, width: int, height: int) -> tuple[memoryview, int]:
         """The frame as RGB24 and the bytes from row to row."""

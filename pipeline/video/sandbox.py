@@ -48,7 +48,7 @@ from pipeline.video.wire import (
 EXIT_GRACE_S = 5.0
 # One thread: OpenBLAS reserves address space for each. PATH: decord insists on adding to it.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": ""}
-_START = """
+CHILD_PROGRAM = """
 import sys
 split = sys.argv.index("--")
 sys.path[:0] = sys.argv[1:split]
@@ -195,7 +195,17 @@ def _command(demuxer: str, limits: DecodeLimits, *fds: int) -> list[str]:
     }
     # Isolated and without site: half the start-up time, and no user's code can reach it.
     arguments = [*map(str, fds), json.dumps(settings)]
-    return [sys.executable, "-I", "-S", "-B", "-c", _START, *_import_paths(), "--", *arguments]
+    return [
+        sys.executable,
+        "-I",
+        "-S",
+        "-B",
+        "-c",
+        CHILD_PROGRAM,
+        *_import_paths(),
+        "--",
+        *arguments,
+    ]
 
 
 @cache
