@@ -12,6 +12,9 @@ from rich.console import Console
 from jobs.analyze import DEMO_MODEL, DEMO_NOTICE
 from jobs.demo_model.archive import ClipTruth, make_archive
 from jobs.demo_model.evaluate import UNSEEN_SEED, tasks_of
+from jobs.demo_model.export import export
+from jobs.demo_model.train import untrained
+from jobs.demo_model.vocabulary import load_tokenizer
 from jobs.demo_table import Marked, make_table
 from jobs.display import make_display
 from jobs.exits import Exit
@@ -25,6 +28,12 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 
 SEED = UNSEEN_SEED + 2  # clips that neither training nor the scores have seen
+UNTRAINED_NOTICE = """\
+No trained vidray-demo comes with this version. Everything below really runs, on a model of the same
+architecture with random weights: ITS ANSWERS ARE NOISE and are marked wrong next to the truth.
+For real words pass --model with a Qwen2-VL folder; training vidray-demo takes hours on two cores:
+  vidray demo-model train out/demo-training --weights models/vidray-demo"""
+UNTRAINED_MAX_NEW_TOKENS = 8  # noise never ends by itself
 
 Clip = tuple[Path, ClipTruth]
 
@@ -37,17 +46,20 @@ def run_demo(
     Returns the exit code. VidrayError where there is no model.
     """
     started = time.monotonic()
-    checkpoint = model or DEMO_MODEL
-    if not checkpoint.is_dir():
-        train = f"vidray demo-model train out/demo-training --weights {checkpoint}"
-        raise VidrayError(f"there is no model in {checkpoint}; this makes one, in hours: {train}")
+    if model is not None and not model.is_dir():
+        raise VidrayError(f"there is no model in {model}")
+    is_trained = model is not None or DEMO_MODEL.is_dir()
+    checkpoint = model or (DEMO_MODEL if is_trained else _newborn(folder / "untrained-model"))
     progress = Console(stderr=True, highlight=False)
     if model is None:
-        console.print(DEMO_NOTICE)
+        console.print(DEMO_NOTICE if is_trained else UNTRAINED_NOTICE)
     with progress.status("making clips"):
         clips = make_archive(folder / "clips", num_clips, SEED)
     with progress.status("loading the model"):
         loaded = LocalModel.load(checkpoint)
+        if not is_trained:
+            brief = replace(loaded.sampling, max_new_tokens=UNTRAINED_MAX_NEW_TOKENS)
+            loaded = replace(loaded, sampling=brief)
     records = asyncio.run(_analyse_all(loaded, clips, progress))
     marked = [Marked.of(truth, r) for (_, truth), r in zip(clips, records, strict=True)]
     console.print(make_table(marked))
@@ -55,6 +67,13 @@ def run_demo(
     seconds = time.monotonic() - started
     print(_farewell(clips, rows=rows, page=page, seconds=seconds), file=console.file)
     return Exit.OK if all(r.status == "ok" for r in records) else Exit.SOME_FAILED
+
+
+def _newborn(folder: Path) -> Path:
+    """Write vidray-demo as it is before training: the same architecture, random weights."""
+    tokenizer = load_tokenizer()
+    export(untrained(tokenizer, seed=SEED), tokenizer, folder, card="Untrained: random weights.")
+    return folder
 
 
 async def _analyse_all(model: LocalModel, clips: Sequence[Clip], progress: Console) -> list[Record]:
