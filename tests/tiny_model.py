@@ -285,6 +285,7 @@ class Reference:
         return cls(shape, write_checkpoint(folder, shape), build_oracle(shape))
 
     @cached_property
+    @torch.inference_mode(False)  # whichever test asks first, others may want gradients
     def model(self) -> Qwen2VL:
         """Ours, filled part by part from the tensors transformers wrote."""
         names = {_nested_name(part.tensor): part.tensor for _, part in self._parts}

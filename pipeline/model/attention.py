@@ -22,14 +22,27 @@ class Segment:
     """`num_tokens` consecutive rows of a flat batch that continue one cache.
 
     Without a cache the rows are a sequence of their own, and gradients flow (training).
+    num_outputs: of how many of its last tokens the hidden states are wanted; None is all. A chunk
+    of video needs none and a prompt one: the last layer computes no others.
     """
 
     cache: KVCache | None
     num_tokens: int
+    num_outputs: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_tokens < 1:
             raise ValueError(f"a segment needs a token, got {self.num_tokens = }")
+        if not 0 <= self.num_wanted <= self.num_tokens:
+            raise ValueError(f"{self.num_outputs = } of {self.num_tokens = }")
+
+    @property
+    def num_wanted(self) -> int:
+        return self.num_tokens if self.num_outputs is None else self.num_outputs
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All its own keys and values, the given ones last: (K, held + num_tokens, head_dim)."""
+        return (keys, values) if self.cache is None else self.cache.append(layer, keys, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,53 +68,55 @@ class _Partial:
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, *, segments: Sequence[Segment], layer: int
 ) -> Tensor:
-    """Attention of every segment's rows over its cache and, causally, over themselves.
+    """Attention of the wanted rows over their segments' caches and, causally, over the segments.
 
-    query: (S, H, head_dim); keys, values: (S, K, head_dim), appended to the segments' caches
-    returns: (S, H, head_dim)
+    query: (R, H, head_dim), either every row of the segments or the last `num_wanted` of each
+    keys, values: (S, K, head_dim) of every row, appended to the segments' caches
+    returns: (R, H, head_dim)
     """
     keys, values = keys.transpose(0, 1), values.transpose(0, 1)
-    outputs, start = [], 0
+    is_whole = query.shape[0] == keys.shape[1]
+    outputs, start, end = [], 0, 0  # of query rows, of key rows
     for prefix, group in groupby(segments, key=_prefix_of):
         own, first = [], start
         for segment in group:
-            rows = slice(start, start + segment.num_tokens)
-            new = query[rows], keys[:, rows], values[:, rows]
-            own.append(_attend_own(*new, cache=segment.cache, layer=layer))
-            start = rows.stop
-        partial = _Partial.cat(own)
-        while prefix is not None:
-            partial = partial.join(_attend_all(query[first:start], *prefix.layers[layer]))
-            prefix = prefix.before
-        outputs.append(partial.output)
-    return _cat(outputs)
+            new = slice(end, end + segment.num_tokens)
+            rows = slice(start, start + (segment.num_tokens if is_whole else segment.num_wanted))
+            start, end = rows.stop, new.stop
+            own_keys, own_values = segment.append(layer, keys[:, new], values[:, new])
+            if rows.start < rows.stop:
+                own.append(_attend_last(query[rows], own_keys, own_values))
+        if own:
+            outputs.append(_join_prefix(_Partial.cat(own), query[first:start], prefix, layer))
+    return _cat(outputs) if outputs else query
 
 
 def _prefix_of(segment: Segment) -> Prefix | None:
-    return segment.cache.prefix if segment.cache else None
+    return None if segment.cache is None else segment.cache.prefix
 
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
 
 
-def _attend_own(
-    query: Tensor, keys: Tensor, values: Tensor, *, cache: KVCache | None, layer: int
-) -> _Partial:
-    """One segment over its own memory and, causally, itself.
+def _join_prefix(own: _Partial, query: Tensor, prefix: Prefix | None, layer: int) -> Tensor:
+    while prefix is not None:
+        own = own.join(_attend_all(query, *prefix.layers[layer]))
+        prefix = prefix.before
+    return own.output
 
-    query: (S, H, head_dim); keys, values: (K, S, head_dim)
+
+def _attend_last(query: Tensor, keys: Tensor, values: Tensor) -> _Partial:
+    """The last rows of a sequence over all before them and, causally, over themselves.
+
+    query: (S, H, head_dim); keys, values: (K, L, head_dim), L >= S
     """
-    if cache is None:
-        return _attend(query, keys, values, is_causal=True)
-    held = cache.own_length
-    all_keys, all_values = cache.append(layer, keys, values)
-    if query.shape[0] == 1:
-        return _attend_all(query, all_keys, all_values)
-    new = _attend(query, all_keys[:, held:], all_values[:, held:], is_causal=True)
-    if held == 0:
-        return new
-    return new.join(_attend_all(query, all_keys[:, :held], all_values[:, :held]))
+    num_rows = query.shape[0]
+    if num_rows == 1:
+        return _attend_all(query, keys, values)
+    past = keys.shape[1] - num_rows
+    new = _attend(query, keys[:, past:], values[:, past:], is_causal=True)
+    return new.join(_attend_all(query, keys[:, :past], values[:, :past])) if past else new
 
 
 def _attend_all(query: Tensor, keys: Tensor, values: Tensor) -> _Partial:

@@ -5,6 +5,7 @@ layers run over all rows at once, attention runs per segment over its own cache.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -65,13 +66,20 @@ class Attention(nn.Module):
         return Rows(name, num_heads * size, range(kept.start * size, kept.stop * size))
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], segments: Sequence[Segment], layer: int
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        segments: Sequence[Segment],
+        layer: int,
+        wanted: Tensor | None,
     ) -> Tensor:
         num_heads, num_turned = self.num_heads, self.num_heads + self.num_kv_heads
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # (S, H + 2K, head_dim)
         turned = rotate(heads[:, :num_turned], *rotary)
         query, keys = turned[:, :num_heads], turned[:, num_heads:]
         values = heads[:, num_turned:]
+        if wanted is not None:
+            query = query[wanted]
         mixed = attend(query, keys, values, segments=segments, layer=layer)
         projected: Tensor = self.o_proj(mixed.flatten(1))
         return projected
@@ -100,7 +108,10 @@ class GatedMLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    wanted: the rows to return, if not all; the others only leave their keys and values.
+    """
 
     def __init__(self, config: ModelConfig, parallel: TensorParallel) -> None:
         super().__init__()
@@ -110,9 +121,15 @@ class DecoderLayer(nn.Module):
         self.mlp = GatedMLP(config, parallel)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], segments: Sequence[Segment], layer: int
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        segments: Sequence[Segment],
+        layer: int,
+        wanted: Tensor | None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, segments, layer)
+        attended = self.self_attn(self.input_layernorm(x), rotary, segments, layer, wanted)
+        x = (x if wanted is None else x[wanted]) + attended
         output: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return output
 
@@ -151,7 +168,7 @@ class LanguageModel(nn.Module):
         """Hidden states of a flat batch; the segments' caches hold its tokens afterwards.
 
         embeddings: (S, D), the segments' rows one after another; positions: (3, S) integers
-        returns: (S, D), normalised, ready for `logits`
+        returns: (S, D), or only the rows the segments want; normalised, ready for `logits`
         """
         if embeddings.shape[0] != sum(segment.num_tokens for segment in segments):
             raise ValueError(f"{embeddings.shape = } but segments are {segments}")
@@ -164,7 +181,9 @@ class LanguageModel(nn.Module):
         rotary = cos.to(embeddings.dtype), sin.to(embeddings.dtype)
         x = embeddings
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotary, segments, index)
+            is_last = index == len(self.layers) - 1
+            wanted = _wanted_rows(segments, x.device) if is_last else None
+            x = layer(x, rotary, segments, index, wanted)
         for segment in segments:
             if segment.cache is not None:
                 segment.cache.advance(segment.num_tokens)
@@ -186,3 +205,15 @@ class LanguageModel(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+def _wanted_rows(segments: Sequence[Segment], device: torch.device) -> Tensor | None:
+    """Indices of the rows whose hidden states are wanted; None if that is all of them."""
+    if all(segment.num_wanted == segment.num_tokens for segment in segments):
+        return None
+    ends = accumulate(segment.num_tokens for segment in segments)
+    rows = [
+        torch.arange(end - segment.num_wanted, end, device=device)
+        for segment, end in zip(segments, ends, strict=True)
+    ]
+    return torch.cat(rows)

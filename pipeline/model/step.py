@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -39,13 +38,14 @@ def step(model: LanguageModel, additions: Sequence[Addition]) -> list[int | BadI
     Additions of any streams and any lengths go together. Those that share a prefix read it once
     if they stand next to each other.
     """
+    asked = [addition.sampler for addition in additions if addition.sampler]
+    segments = [
+        Segment(addition.cache, len(addition.embeddings), 1 if addition.sampler else 0)
+        for addition in additions
+    ]
     hidden = model(
         torch.cat([addition.embeddings for addition in additions]),
         torch.cat([addition.positions for addition in additions], dim=1),
-        [Segment(addition.cache, len(addition.embeddings)) for addition in additions],
+        segments,
     )
-    ends = accumulate(len(addition.embeddings) for addition in additions)
-    asked = {end - 1: a.sampler for end, a in zip(ends, additions, strict=True) if a.sampler}
-    if not asked:
-        return []
-    return next_tokens(model.logits(hidden[list(asked)]), list(asked.values()))
+    return next_tokens(model.logits(hidden), asked) if asked else []

@@ -28,11 +28,9 @@ def describe_and_answer(model: Qwen2VL) -> tuple[torch.Tensor, list[int]]:
     language, positions = model.language, SCENE.positions
     embeddings = SCENE.embeddings(model)
     cache = language.new_cache(len(embeddings) + NUM_TOKENS)
-    parts = [
-        language(embeddings[rows], positions[:, rows], [Segment(cache, len(embeddings[rows]))])
-        for rows in (slice(0, 13), slice(13, None))
-    ]
-    logits = language.logits(torch.cat(parts))
+    language(embeddings[:13], positions[:, :13], [Segment(cache, 13, 0)])
+    hidden = language(embeddings[13:], positions[:, 13:], [Segment(cache, len(embeddings) - 13)])
+    logits = language.logits(hidden)
     tokens = [int(logits[-1].argmax())]
     for index in range(NUM_TOKENS - 1):
         place = text_positions(SCENE.next_position + index, 1)

@@ -238,10 +238,35 @@ def test_gradients_equal_the_reference(default_reference: Reference) -> None:
             assert relative_error(ours, expected[part.tensor]) < 1e-4, part.tensor
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("wanted", [(0, 0, 0, 0), (1, 0, 3, 1), (0, 5, 0, 1), (2, 5, 4, 1)])
+def test_only_the_wanted_rows_are_returned_and_all_are_remembered(
+    model: Qwen2VL, wanted: tuple[int, ...]
+) -> None:
+    language, sizes = model.language, (2, 5, 4, 1)
+    ids = torch.tensor(random_ids(sum(sizes), seed=7))
+    outcomes = []
+    for outputs in (sizes, wanted):
+        first = prefilled(language, 6, seed=1)
+        caches = [first.fork(capacity=16), first.fork(capacity=16), language.new_cache(16)]
+        caches.append(prefilled(language, 3, seed=2))
+        places = [text_positions(c.length, n) for c, n in zip(caches, sizes, strict=True)]
+        segments = [Segment(*given) for given in zip(caches, sizes, outputs, strict=True)]
+        hidden = language(language.embed(ids), torch.cat(places, dim=1), segments)
+        outcomes.append((hidden, continue_with(language, caches, RUNS[:4])))
+    (every, expected), (some, after) = outcomes
+    runs = torch.split(every, list(sizes))
+    kept = torch.cat([rows[len(rows) - n :] for rows, n in zip(runs, wanted, strict=True)])
+    torch.testing.assert_close(some, kept)
+    torch.testing.assert_close(torch.cat(after), torch.cat(expected), atol=1e-4, rtol=1e-4)
+
+
 def test_a_batch_that_does_not_match_its_segments_is_refused(model: Qwen2VL) -> None:
     with pytest.raises(ValueError, match="segments are"):
         model.language(torch.zeros(3, 64), text_positions(0, 3), [Segment(None, 2)])
     with pytest.raises(ValueError, match="needs a token"):
         Segment(None, 0)
+    with pytest.raises(ValueError, match="num_outputs = 3 of self.num_tokens = 2"):
+        Segment(None, 2, 3)
     with pytest.raises(ValueError, match=r"positions must be \(3, S\)"):
         model.language(torch.zeros(3, 64), torch.arange(3), [Segment(None, 3)])
