@@ -86,7 +86,7 @@ def main(channel_fd: str, ring_fd: str, settings: str) -> int:
     return 0
 
 
-def _limit_self(*, memory_bytes: int, cpu_s: int, has_threads: bool) -> None:
+def _limit_self(*, memory_bytes: int, cpu_s: int, may_thread: bool) -> None:
     limits = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: cpu_s,
@@ -94,7 +94,7 @@ def _limit_self(*, memory_bytes: int, cpu_s: int, has_threads: bool) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
     }
-    if not has_threads:  # a thread counts as a process here
+    if not may_thread:  # a thread counts as a process here
         limits[resource.RLIMIT_NPROC] = 0
     for name, value in limits.items():
         _, hard = resource.getrlimit(name)

@@ -26,6 +26,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import BadInput, FailureCode
+from pipeline.video.packet_index import PacketIndex
 from pipeline.video.sniff import ends_early
 from pipeline.video.wire import FROM_START, Header, Run
 
@@ -85,10 +86,13 @@ def translate_av_errors(*, is_cut: bool = False) -> Iterator[None]:
 class Video:
     """One open file: `scan` tells what is in it, `frames` decodes what is wanted of it."""
 
-    def __init__(self, fd: int, *, demuxer: str, max_pixels: int, threads: int) -> None:
+    def __init__(
+        self, fd: int, *, demuxer: str, max_pixels: int, max_packets: int, threads: int
+    ) -> None:
         self._fd = fd
         self._demuxer = demuxer
         self._max_pixels = max_pixels
+        self._max_packets = max_packets
         self._threads = threads
         self.is_cut = ends_early(fd, demuxer)
         self._has_refused = False
@@ -145,13 +149,21 @@ class Video:
         """
         # AVI stamps packets in decoding order: with reordered frames those are no times at all.
         codec = self._stream.codec_context.codec.canonical_name
-        index = _Index(is_counted=self._demuxer == "avi" and codec in ("h264", "hevc"))
+        index = PacketIndex(is_counted=self._demuxer == "avi" and codec in ("h264", "hevc"))
         first: VideoFrame | None = None
         with translate_av_errors(is_cut=self.is_cut):
             for num_packets, packet in enumerate(self._packets()):
+                if num_packets >= self._max_packets:
+                    raise BadInput(FailureCode.TOO_MANY_FRAMES, f"limit {self._max_packets}")
                 if packet.is_keyframe and packet.has_sidedata("encryption_info"):
                     raise BadInput(FailureCode.ENCRYPTED, "the video is encrypted")
-                index.add(packet)
+                index.add(
+                    packet.pts,
+                    duration=packet.duration or 0,
+                    is_key=packet.is_keyframe,
+                    is_shown=not packet.is_discard,
+                    is_whole=not packet.is_corrupt,
+                )
                 if first is None and num_packets < _PACKETS_TO_FIRST_FRAME:
                     first = next(iter(self._decode(packet)), None)
             if first is None:
@@ -163,7 +175,7 @@ class Video:
                 raise BadInput(code, "no frame of it can be decoded")
             return self._header(index, first), index.stamps, index.is_key
 
-    def _header(self, index: _Index, first: VideoFrame) -> Header:
+    def _header(self, index: PacketIndex, first: VideoFrame) -> Header:
         stream, context = self._stream, self._stream.codec_context
         is_still = self._demuxer in STILL_DEMUXERS
         rate = stream.average_rate or stream.guessed_rate or Fraction(NOMINAL_FPS)
@@ -197,14 +209,14 @@ class Video:
         container = self._require_container()
         return (container.duration or 0) / av.time_base
 
-    def _flags(self, index: _Index, first: VideoFrame) -> Iterator[str]:
+    def _flags(self, index: PacketIndex, first: VideoFrame) -> Iterator[str]:
         if self._num_videos > 1:
             yield "multi_stream"
         if index.has_gaps:
             yield "no_timestamps"
         elif index.has_jumps:
             yield "nonmonotonic"
-        if index.num_before_key:
+        if index.num_leading:
             yield "starts_without_keyframe"
         if first.color_trc in _HDR_TRANSFERS:
             yield "hdr_tonemapped_naively"
@@ -320,57 +332,6 @@ class Video:
         if self._container is None:
             raise RuntimeError("the container is not open")
         return self._container
-
-
-class _Index:
-    """Stamps and key marks of displayed frames, and what they say about the stamps' worth."""
-
-    def __init__(self, *, is_counted: bool) -> None:
-        self.stamps = array("q")
-        self.is_key = bytearray()
-        self.has_gaps = False
-        self.has_jumps = False
-        self.is_counted = is_counted
-        self.num_before_key = 0
-        self.last_duration = 0
-        self._has_key = False
-        self._first_key: int | None = None
-        self._last_key: int | None = None
-        self._last_stamp: int | None = None
-        self._num_trailing_broken = 0
-
-    def add(self, packet: Packet[VideoStream]) -> None:
-        if packet.is_keyframe and not self._has_key:
-            self._has_key = True
-            self._first_key = packet.pts
-            self.num_before_key = len(self.stamps)
-        if packet.is_discard:  # cut away by an edit list: decoded for others' sake, never shown
-            return
-        self._num_trailing_broken = self._num_trailing_broken + 1 if packet.is_corrupt else 0
-        stamp = packet.pts
-        if stamp is None:
-            self.has_gaps = True
-            stamp = len(self.stamps)
-        elif self._first_key is not None and stamp < self._first_key:
-            return  # it refers to frames before the first keyframe, which are not there
-        if packet.is_keyframe:
-            # Each keyframe shows later than the one before; otherwise two clips were joined.
-            if self._last_key is not None and stamp <= self._last_key:
-                self.has_jumps = True
-            self._last_key = stamp
-        if self._last_stamp is None or stamp >= self._last_stamp:
-            self._last_stamp, self.last_duration = stamp, packet.duration or 0
-        self.stamps.append(stamp)
-        self.is_key.append(packet.is_keyframe)
-
-    def close(self) -> None:
-        """Drop what cannot be shown: half packets at the end, frames before the first keyframe."""
-        if self._num_trailing_broken:
-            del self.stamps[-self._num_trailing_broken :], self.is_key[-self._num_trailing_broken :]
-        del self.stamps[: self.num_before_key], self.is_key[: self.num_before_key]
-        self.is_counted |= self.has_gaps or self.has_jumps
-        if self.is_counted:
-            self.stamps = array("q", range(len(self.stamps)))
 
 
 def _choose_stream(container: InputContainer) -> tuple[VideoStream, int]:

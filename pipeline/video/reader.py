@@ -128,7 +128,7 @@ class Media:
     def _decoded(self, stamps: Stamps, how: _How) -> Generator[Tensor | None, None, None]:
         """The wanted frames as children decode them, in order; valid until the next is taken."""
         runs, order = self._runs(stamps, how), self._order(how.reader)
-        workers = self._idle_children(min(how.num_children, len(runs)))
+        workers = self._idle_children(min(how.num_children, len(runs)), how.reader)
         self._children = []  # a child that was not read to the end must not be asked again
         try:
             shares = []
@@ -140,7 +140,8 @@ class Media:
                 yield from islice(shares[number % len(workers)], len(run.wanted))
             for rest in shares:
                 next(rest, None)  # the child says it is done
-            self._children, workers = workers, []
+            if how.reader == "pyav":
+                self._children, workers = workers, []
         finally:
             for worker in workers:  # stopped halfway, by an error or by whoever took the frames
                 worker.close()
@@ -189,9 +190,13 @@ class Media:
             threads=self._limits.threads,
         )
 
-    def _idle_children(self, count: int) -> list[Child]:
+    def _idle_children(self, count: int, reader: Reader = "pyav") -> list[Child]:
+        if reader == "decord":  # it starts threads always; those that wait for PyAV may not
+            while self._children:
+                self._children.pop().close()
         while len(self._children) < count:
-            child = Child(self._file, self._limits)
+            may_thread = reader == "decord" or self._limits.threads > 1
+            child = Child(self._file, self._limits, may_thread=may_thread)
             self._stack.callback(child.close)
             self._children.append(child)
         return self._children[:count]

@@ -64,7 +64,7 @@ _SIGNAL_CODES = {
 class Child:
     """One decoding process on one open file: `probe` it once, `order` frames as often as wanted."""
 
-    def __init__(self, file: OpenFile, limits: DecodeLimits) -> None:
+    def __init__(self, file: OpenFile, limits: DecodeLimits, *, may_thread: bool) -> None:
         self._limits = limits
         self._is_ready = False
         self._waited_s = 0.0
@@ -76,7 +76,7 @@ class Child:
             starting.callback(os.close, self._ring_fd)
             with far_end:
                 self._process = subprocess.Popen(
-                    _command(file.demuxer, limits, far_end.fileno(), self._ring_fd),
+                    _command(file.demuxer, limits, may_thread, far_end.fileno(), self._ring_fd),
                     stdin=file.fd,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -182,15 +182,16 @@ class Child:
             self._memory = self._held.enter_context(mmap.mmap(self._ring_fd, num_bytes))
 
 
-def _command(demuxer: str, limits: DecodeLimits, *fds: int) -> list[str]:
+def _command(demuxer: str, limits: DecodeLimits, may_thread: bool, *fds: int) -> list[str]:
     settings = {
         "demuxer": demuxer,
         "max_pixels": limits.max_pixels,
+        "max_packets": limits.max_packets,
         "threads": limits.threads,
         "limits": {
             "memory_bytes": limits.memory_bytes,
             "cpu_s": int(limits.wall_s * limits.threads) + 1,
-            "has_threads": limits.threads > 1,
+            "may_thread": may_thread,
         },
     }
     # Isolated and without site: half the start-up time, and no user's code can reach it.

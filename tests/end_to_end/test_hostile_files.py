@@ -146,6 +146,12 @@ def test_too_large_a_file_is_not_opened(tmp_path: Path) -> None:
     assert outcome(path, DecodeLimits(max_bytes=100))[0] == "too_many_bytes"
 
 
+def test_more_frames_than_allowed_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    path = make(tmp_path, Clip(num_frames=12))
+    assert outcome(path, DecodeLimits(max_packets=11))[0] == "too_many_frames"
+    assert outcome(path, DecodeLimits(max_packets=12))[0] == "ok"
+
+
 def test_a_file_that_changes_while_it_is_read_is_reported(tmp_path: Path) -> None:
     path = make(tmp_path, Clip(num_frames=24))
     with open_media(Source.of(path)) as media:
