@@ -44,8 +44,9 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on real files through the real pipeline, on seeds never trained on."""
     from jobs.demo_model.card import card  # noqa: PLC0415 - torch takes seconds to import
-    from jobs.demo_model.evaluate import VARIANTS, time_is_seen  # noqa: PLC0415
+    from jobs.demo_model.evaluate import VARIANTS  # noqa: PLC0415
     from jobs.demo_model.evaluate import evaluate as score
+    from jobs.demo_model.time_seen import time_is_seen
 
     chosen = VARIANTS if variants else VARIANTS[:1]
     figures = {v.name: score(model, num_clips=clips, variant=v).figures for v in chosen}

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from jobs.demo_model.shape import initialise
-from jobs.demo_model.targets import IGNORE, TokenTargets
+from jobs.demo_model.targets import CELL, IGNORE, TokenTargets
 from jobs.demo_model.world import COLOURS, DIRECTIONS, KINDS
 
 SIZES = (1, 1, len(COLOURS), len(KINDS), 1 + len(DIRECTIONS), 2, 8)
@@ -16,7 +16,7 @@ SIZES = (1, 1, len(COLOURS), len(KINDS), 1 + len(DIRECTIONS), 2, 8)
 
 @dataclass(slots=True)
 class VisionScores:
-    """Summed over the tokens that count; divide by their number."""
+    """What the heads make of a batch: the loss, and shares right or wrong."""
 
     loss: Tensor
     figures: dict[str, float]
@@ -35,36 +35,48 @@ class VisionHeads(nn.Module):
         """tokens: (B, M, D), targets alike."""
         read = self.read(self.norm(tokens)).flatten(0, -2)
         is_shape, is_centre, colour, kind, motion, seen, boxes = read.split(SIZES, dim=-1)
-        t = {n: torch.from_numpy(getattr(targets, n)) for n in TokenTargets.__slots__}
-        on = t["is_shape"].flatten() > 0
-        count = max(int(on.sum()), 1)
-        want_seen = t["seen"].flatten(0, -2)[on]
-        apart = boxes[on].unflatten(-1, (2, 4)) - t["boxes"].flatten(0, -3)[on]
-        apart = apart[want_seen > 0]
-        wanted = {n: t[n].flatten() for n in ("colour", "kind", "motion")}
-        guessed = {"colour": colour, "kind": kind, "motion": motion}
-        bce = F.binary_cross_entropy_with_logits
-        loss = bce(is_shape.squeeze(-1), t["is_shape"].flatten())
-        loss = loss + bce(is_centre.squeeze(-1), t["is_centre"].flatten())
-        for name, guess in guessed.items():
-            if bool((wanted[name] != IGNORE).any()):
-                loss = loss + 0.5 * F.cross_entropy(guess, wanted[name], ignore_index=IGNORE)
+        wanted = {n: torch.from_numpy(getattr(targets, n)) for n in TokenTargets.__slots__}
+        on = wanted["is_shape"].flatten() > 0
+        wanted_seen = wanted["seen"].flatten(0, -2)[on]
+        apart = boxes[on].unflatten(-1, (2, 4)) - wanted["boxes"].flatten(0, -3)[on]
+        apart = apart[wanted_seen > 0]
+        loss = _presence(is_shape, wanted["is_shape"]) + _presence(is_centre, wanted["is_centre"])
+        for name, scores in (("colour", colour), ("kind", kind), ("motion", motion)):
+            loss = loss + 0.5 * _choice(scores, wanted[name])
         if bool(on.any()):
-            loss = loss + 0.3 * bce(seen[on], want_seen)
+            loss = loss + 0.3 * _presence(seen[on], wanted_seen)
             loss = loss + F.smooth_l1_loss(apart, torch.zeros_like(apart), beta=0.1)
-        with torch.no_grad():
-            figures = {name: _share_right(guess, wanted[name]) for name, guess in guessed.items()}
-            figures["edge_px"] = float(apart.abs().mean() * 28) if len(apart) else 0.0
-            figures["missed"] = float(((is_shape.squeeze(-1) > 0) != on).sum()) / count
-            figures["centre"] = float(
-                ((is_centre > 0) != (t["is_centre"].flatten() > 0)[:, None]).sum()
-            ) / max(float(t["is_centre"].sum()), 1.0)
+        figures = {
+            "colour": _share_right(colour, wanted["colour"]),
+            "kind": _share_right(kind, wanted["kind"]),
+            "motion": _share_right(motion, wanted["motion"]),
+            "edge_px": apart.detach().abs().mean().item() * CELL if len(apart) else 0.0,
+            "missed": _share_missed(is_shape, wanted["is_shape"]),
+            "centre": _share_missed(is_centre, wanted["is_centre"]),
+        }
         return VisionScores(loss, figures)
 
 
-def _share_right(guess: Tensor, wanted: Tensor) -> float:
-    counts = wanted != IGNORE
-    return float((guess.argmax(-1) == wanted)[counts].float().mean()) if bool(counts.any()) else 1.0
+def _presence(scores: Tensor, wanted: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(scores.flatten(), wanted.flatten())
+
+
+def _choice(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Cross entropy where there is a shape; 0 where there is none at all."""
+    losses = F.cross_entropy(scores, wanted.flatten(), ignore_index=IGNORE, reduction="sum")
+    return losses / (wanted != IGNORE).sum().clamp(min=1)
+
+
+def _share_missed(scores: Tensor, wanted: Tensor) -> float:
+    """Tokens on the wrong side, for each that should be on."""
+    wrong = (scores.flatten() > 0) != (wanted.flatten() > 0)
+    return wrong.sum().item() / max(wanted.sum().item(), 1.0)
+
+
+def _share_right(scores: Tensor, wanted: Tensor) -> float:
+    counts = wanted.flatten() != IGNORE
+    right = scores.argmax(-1)[counts] == wanted.flatten()[counts]
+    return right.float().mean().item() if len(right) else 1.0
 
 
 def facts_of(targets: TokenTargets) -> Tensor:

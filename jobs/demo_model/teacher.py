@@ -55,7 +55,8 @@ class Teacher(nn.Module):
         )
         hidden = states[-1][:, text_start:]
         loss, figures = self._answers(language, hidden, packing, batch.asked)
-        return loss + PLACES * self._places(states, packing, batch.grid, text_start), figures
+        places = self._places(states, packing, batch.grid, text_start)
+        return loss + PLACES * places, figures | {"places": places.item()}
 
     def _answers(
         self,
@@ -113,17 +114,22 @@ class Teacher(nn.Module):
         rows, columns = grid.h // MERGE, grid.w // MERGE
         batch = packing.ids.shape[0]
         video = states[PLACE_LAYER][:, text_start - grid.num_tokens : text_start]
-        row_scores, column_scores = self.place(video).chunk(2, dim=-1)
+        row_scores, column_scores = self.place(_normal(video)).chunk(2, dim=-1)
         row = torch.arange(rows).repeat_interleave(columns).repeat(batch * grid.t)
         column = torch.arange(columns).repeat(batch * grid.t * rows)
         asked = states[GRID_LAYER][:, text_start:][packing.position == 0]
-        height_scores, width_scores = self.grid(asked).chunk(2, dim=-1)
+        height_scores, width_scores = self.grid(_normal(asked)).chunk(2, dim=-1)
         return (
             F.cross_entropy(row_scores.flatten(0, 1), row)
             + F.cross_entropy(column_scores.flatten(0, 1), column)
             + F.cross_entropy(height_scores, torch.full((len(asked),), rows))
             + F.cross_entropy(width_scores, torch.full((len(asked),), columns))
         )
+
+
+def _normal(states: Tensor) -> Tensor:
+    """States of a layer in the middle at unit size: the residual stream grows while it learns."""
+    return F.rms_norm(states, states.shape[-1:])
 
 
 def _overlap(own: Tensor, truth: Tensor) -> float:

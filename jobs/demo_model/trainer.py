@@ -55,7 +55,7 @@ class Averaged:
 class Optimiser:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
 
-    def __init__(self, module: nn.Module, *, matrix_rate: float = 0.02, rate: float = 2e-3) -> None:
+    def __init__(self, module: nn.Module, *, matrix_rate: float = 0.01, rate: float = 1e-3) -> None:
         matrices, rest = [], []
         for name, parameter in module.named_parameters():
             inner = parameter.ndim == 2 and ("blocks." in name or "layers." in name)
