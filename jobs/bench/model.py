@@ -54,7 +54,7 @@ def _prefill(ours: Qwen2VL, theirs: torch.nn.Module, rounds: int) -> Iterator[Ro
 
     def prefill() -> Tensor:
         cache = ours.language.new_cache(PREFILL_TOKENS)
-        return ours.language(embeddings, positions, [Segment(cache, PREFILL_TOKENS)])
+        return ours.language(embeddings, positions, [Segment(cache, PREFILL_TOKENS, num_outputs=1)])
 
     def peer() -> object:
         return theirs.model.language_model(
@@ -122,6 +122,6 @@ def _language_matmuls(config: ModelConfig) -> list[tuple[int, int, int]]:
 def _normalised_patches(frames: Tensor, config: VisionConfig) -> Tensor:
     """Patches as transformers wants them: (N, C * 2 * 14 * 14) float."""
     mean, std = torch.tensor(config.image_mean), torch.tensor(config.image_std)
-    columns = cut((frames / 255 - mean) / std).flatten(0, 1)
+    columns = cut((frames / 255 - mean) / std)
     channels_last = columns.unflatten(-1, (2, 14, 14, 3))
     return channels_last.permute(0, 4, 1, 2, 3).flatten(1).contiguous()
