@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jobs.demo_model.muon import Muon
 
 Batch = TypeVar("Batch")
+CHECKPOINT = "last.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +77,22 @@ class Optimiser:
             part.step()
             part.zero_grad(set_to_none=True)
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part, _ in self.parts]
+    def tensors(self) -> dict[str, Tensor]:
+        """All moments, named by part, parameter and kind; rates and the like are the code's."""
+        return {
+            f"{number}/{index}/{kind}": value
+            for number, (part, _) in enumerate(self.parts)
+            for index, moments in part.state_dict()["state"].items()
+            for kind, value in moments.items()
+        }
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.parts]
+        for name, value in tensors.items():
+            number, index, kind = name.split("/")
+            states[int(number)].setdefault(int(index), {})[kind] = value
         for (part, _), state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+            part.load_state_dict({**part.state_dict(), "state": state})
 
 
 @dataclass(slots=True)
@@ -153,24 +166,32 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint whole, then put it in place of the last one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "step": self.step,
+        groups = {
             "module": self.module.state_dict(),
             "average": self.average.values,
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimiser.tensors(),
         }
-        temporary = self.folder / "last.pt.part"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / "last.pt")
+        tensors = {
+            f"{group}/{name}": value.detach().clone()  # tied ones too: each name its own memory
+            for group, values in groups.items()
+            for name, value in values.items()
+        }
+        temporary = self.folder / f"{CHECKPOINT}.part"
+        save_file(tensors, temporary, metadata={"step": str(self.step)})
+        os.replace(temporary, self.folder / CHECKPOINT)
 
     def resume(self) -> bool:
         """Continue from the folder's checkpoint if there is one."""
-        path = self.folder / "last.pt"
+        path = self.folder / CHECKPOINT
         if not path.exists():
             return False
-        state = torch.load(path, weights_only=True)
-        self.step = state["step"]
-        self.module.load_state_dict(state["module"])
-        self.average.values = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        groups: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "optimiser": {}}
+        with safe_open(path, framework="pt") as file:
+            self.step = int(file.metadata()["step"])
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                group, _, name = key.partition("/")
+                groups[group][name] = file.get_tensor(key)
+        self.module.load_state_dict(groups["module"])
+        self.average.values = groups["average"]
+        self.optimiser.load_tensors(groups["optimiser"])
         return True
