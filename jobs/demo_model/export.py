@@ -20,7 +20,9 @@ STORED = torch.float16  # half the bytes; the values are small and keep three di
 def export(model: Qwen2VL, tokenizer: Tokenizer, folder: Path, *, card: str) -> None:
     """Write config, weights, tokenizer, preprocessor and generation config, and the model card."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors(model), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # the library makes it for the owner alone
     (folder / "tokenizer.json").write_text(tokenizer.json)
     (folder / "README.md").write_text(card)
     end = tokenizer.control_id("<|im_end|>")

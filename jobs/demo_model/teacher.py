@@ -19,18 +19,20 @@ from pipeline.types import MERGE, Grid
 
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
-PLACE_LAYER, GRID_LAYER = 1, 2  # after these layers a token knows its place, a question the grid
+# After these layers a token knows its place, a question the grid, a token its shape's edges.
+PLACE_LAYER, GRID_LAYER, EDGE_LAYER = 1, 2, 2
 NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
 
 
 class Teacher(nn.Module):
-    """The loss of answers to packed questions; its two heads are thrown away after training."""
+    """The loss of answers to packed questions; its heads are thrown away after training."""
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.place = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.grid = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
-        for seed, head in enumerate((self.place, self.grid)):
+        self.edges = nn.Linear(config.hidden_size, 2 * 4)
+        for seed, head in enumerate((self.place, self.grid, self.edges)):
             initialise(head, seed=seed)
         self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
         values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
@@ -56,7 +58,10 @@ class Teacher(nn.Module):
         hidden = states[-1][:, text_start:]
         loss, figures = self._answers(language, hidden, packing, batch.asked)
         places = self._places(states, packing, batch.grid, text_start)
-        return loss + PLACES * places, figures | {"places": places.item()}
+        video_end = states[EDGE_LAYER][:, text_start - batch.grid.num_tokens : text_start]
+        edges = self._edges(video_end, batch)
+        figures |= {"places": places.item(), "edges": edges.item()}
+        return loss + PLACES * (places + edges), figures
 
     def _answers(
         self,
@@ -125,6 +130,18 @@ class Teacher(nn.Module):
             + F.cross_entropy(height_scores, torch.full((len(asked),), rows))
             + F.cross_entropy(width_scores, torch.full((len(asked),), columns))
         )
+
+    def _edges(self, video: Tensor, batch: ClipBatch) -> Tensor:
+        """Mean error of edges counted from the picture's corner, in tokens: place plus offset."""
+        rows, columns = batch.grid.h // MERGE, batch.grid.w // MERGE
+        row = torch.arange(rows).repeat_interleave(columns).repeat(batch.grid.t) + 0.5
+        column = torch.arange(columns).repeat(batch.grid.t * rows) + 0.5
+        centre = torch.stack((column, row, column, row), dim=-1)  # (M, 4)
+        seen = torch.from_numpy(batch.targets.seen) > 0  # (B, M, 2)
+        wanted = torch.from_numpy(batch.targets.boxes) + centre[:, None]  # (B, M, 2, 4)
+        said = self.edges(_normal(video)).unflatten(-1, (2, 4))
+        missed = F.smooth_l1_loss(said, wanted, beta=0.2, reduction="none")[seen]
+        return missed.sum() / max(missed.numel(), 1)
 
 
 def _normal(states: Tensor) -> Tensor:
