@@ -52,7 +52,7 @@ def run_demo(
     checkpoint = model or (DEMO_MODEL if is_trained else _newborn(folder / "untrained-model"))
     progress = Console(stderr=True, highlight=False)
     if model is None:
-        console.print(DEMO_NOTICE if is_trained else UNTRAINED_NOTICE)
+        console.print(DEMO_NOTICE if is_trained else UNTRAINED_NOTICE, soft_wrap=True)
     with progress.status("making clips"):
         clips = make_archive(folder / "clips", num_clips, SEED)
     with progress.status("loading the model"):
