@@ -118,7 +118,7 @@ def test_a_temperature_needs_a_seed_to_repeat_itself(model, clip):
 
 def test_a_terminal_shows_stages_moving_words_growing_and_a_table(model, clip):
     code, screen = run_on_a_terminal(
-        model, clip, "--ask", "Why?", "--max-new-tokens", "60", "--fps", "12"
+        model, clip, "--ask", "Why?", "--max-new-tokens", "1500", "--fps", "12"
     )
     assert code == 0
     for stage in ("read", "encode", "prefill"):
