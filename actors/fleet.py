@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -102,16 +102,30 @@ def _connected(profile: Profile, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local: dict[str, Any] = {
-        "include_dashboard": False,
-        "object_store_memory": profile.object_store_bytes,
-        "_node_ip_address": "127.0.0.1",
-    }
-    ray.init(address=address or "local", log_to_driver=False, **({} if address else local))
+    if address:
+        ray.init(address=address, log_to_driver=False)
+    else:
+        start_local_ray(object_store_bytes=profile.object_store_bytes)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def start_local_ray(*, object_store_bytes: int, num_cpus: int | None = None) -> None:
+    """Start Ray for this process alone, every port on loopback.
+
+    Ray turns 127.0.0.1 into the machine's own address unless it thinks that this platform has no
+    clusters (ray._private.services); its servers then listen on every interface.
+    """
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=object_store_bytes,
+        log_to_driver=False,
+    )
 
 
 def _readers(profile: Profile, limits: DecodeLimits, reader: Reader) -> tuple[Handle, ...]:

@@ -5,13 +5,15 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
-from actors.fleet import start_fleet
+from actors.fleet import start_fleet, start_local_ray
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
@@ -71,13 +73,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One local cluster for all of these tests: starting one takes seconds."""
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-    )
+    start_local_ray(object_store_bytes=200 << 20, num_cpus=2)
     yield
     ray.shutdown()
 
@@ -113,6 +109,20 @@ def test_every_fleet_writes_the_records_of_one_process(
 ) -> None:
     with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
         assert asyncio.run(analyse_all(fleet, sources)) == expected
+
+
+def test_a_local_ray_listens_on_loopback_only(checkpoint: Path) -> None:
+    with start_fleet(checkpoint, profile=SMALL) as fleet:
+        ray.get(fleet.host.process_id.remote())
+        mine = psutil.Process().children(recursive=True)
+        listening = [
+            connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address in IPv6's clothes
+            for process in mine
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert listening
+    assert {ip for ip in listening if not ip_address(ip).is_loopback} == set()
 
 
 VICTIMS = {
