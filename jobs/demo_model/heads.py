@@ -93,12 +93,16 @@ def facts_of(targets: TokenTargets) -> Tensor:
 
 
 class FactEmbedding(nn.Module):
-    """Facts as token vectors: the language between the tower and the language model."""
+    """Facts as token vectors: the language between the tower and the language model.
+
+    Drawn once and never trained, so that both can learn it at the same time, apart.
+    """
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.write = nn.Linear(sum(SIZES), hidden_size)
         initialise(self, seed=1)
+        self.requires_grad_(False)
 
     def forward(self, targets: TokenTargets) -> Tensor:
         """targets of (B, M) tokens; returns (B, M, D)."""
