@@ -16,7 +16,7 @@ from jobs.demo_model.ahead import made_ahead
 from jobs.demo_model.heads import FactEmbedding, VisionHeads
 from jobs.demo_model.lessons import ClipBatch, make_clips
 from jobs.demo_model.teacher import Teacher
-from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
+from jobs.demo_model.trainer import Run, new_run
 from pipeline.model.language import LanguageModel
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
@@ -58,16 +58,11 @@ class Learner(nn.Module):
 
 def train_decoder(
     learner: DecoderLearner, folder: Path, *, num_steps: int, seed: int, tokenizer: Tokenizer
-) -> bool:
-    """Train until num_steps, resuming from the folder; the learner ends with averaged weights.
-
-    returns: whether it was told to stop before the end
-    """
+) -> None:
+    """Train until num_steps, resuming from the folder."""
     run = new_run(learner, folder, num_steps=num_steps)
     make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=GROWING, is_drawn=False)
     run.train(made_ahead(make, run.step), learner.loss_of)
-    run.average.copy_to(learner)
-    return run.is_stopping
 
 
 def train_together(
@@ -83,11 +78,3 @@ def train_together(
     run = new_run(learner, folder, num_steps=num_steps)
     make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=EVERY_LENGTH)
     run.train(made_ahead(make, run.step), learner.loss_of, on_save)
-
-
-def new_run(learner: nn.Module, folder: Path, *, num_steps: int) -> Run:
-    """A run of this learner, resumed if the folder has one."""
-    schedule = Schedule(num_steps=num_steps)
-    run = Run(folder, learner, Optimiser(learner), schedule, Averaged(learner))
-    run.resume()
-    return run

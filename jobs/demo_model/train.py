@@ -3,8 +3,13 @@
 decoder   the language model alone, on facts written as vision tokens
 vision    the tower alone, on single temporal patches: to write those facts
 together  both, on clips
+
+The first two need nothing of each other and run side by side, each on its share of the threads:
+models this small do not keep two cores busy with one step.
 """
 
+import multiprocessing
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,53 +27,109 @@ from jobs.demo_model.language_stage import (
 )
 from jobs.demo_model.shape import demo_config, new_model
 from jobs.demo_model.teacher import Teacher
-from jobs.demo_model.trainer import Run
-from jobs.demo_model.vision_stage import train_vision
+from jobs.demo_model.trainer import Run, load_averaged
+from jobs.demo_model.vision_stage import VisionLearner, train_vision
 from jobs.demo_model.vocabulary import CONTROL, load_tokenizer
+from pipeline.errors import VidrayError
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
+
+
+class TrainingError(VidrayError):
+    """A stage that ended on its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Steps of each stage."""
 
-    decoder_steps: int = 20_000
-    vision_steps: int = 12_000
-    together_steps: int = 12_000
+    decoder_steps: int = 4500
+    vision_steps: int = 8000
+    together_steps: int = 4500
     seed: int = 0
+
+
+class Learners:
+    """What learns in each stage: the parts of one model, and the facts that join its halves."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.tokenizer = load_tokenizer()
+        self.model = untrained(self.tokenizer, seed=seed)
+        facts = FactEmbedding(self.model.config.hidden_size)
+        teacher = Teacher(self.model.config, self.tokenizer)
+        self.decoder = DecoderLearner(self.model.language, facts, teacher)
+        self.vision = VisionLearner(self.model.vision, facts)
+        self.together = Learner(self.model, self.vision.heads, teacher)
 
 
 def train(
     folder: Path, budget: Budget, *, weights: Path | None = None, num_threads: int = 2
 ) -> None:
-    """Train in `folder`, resuming what is there; averaged weights go to `weights` now and then."""
+    """Train in `folder`, resuming what is there; averaged weights go to `weights` now and then.
+
+    errors: TrainingError if a stage's process dies
+    """
+    if not _both_halves(folder, budget, num_threads=max(1, num_threads // 2)):
+        return
     torch.set_num_threads(num_threads)
-    tokenizer = load_tokenizer()
-    model = untrained(tokenizer, seed=budget.seed)
-    facts, teacher = FactEmbedding(model.config.hidden_size), Teacher(model.config, tokenizer)
-    seed = budget.seed
-    if train_decoder(
-        DecoderLearner(model.language, facts, teacher),
-        folder / "decoder",
-        num_steps=budget.decoder_steps,
-        seed=seed,
-        tokenizer=tokenizer,
-    ):
-        return
-    seer, is_stopping = train_vision(
-        model.vision, facts, folder / "vision", num_steps=budget.vision_steps, seed=seed
-    )
-    if is_stopping:
-        return
+    learners = Learners(seed=budget.seed)
+    load_averaged(learners.decoder, folder / "decoder")
+    load_averaged(learners.vision, folder / "vision")
     train_together(
-        Learner(model, seer.heads, teacher),
+        learners.together,
         folder / "together",
         num_steps=budget.together_steps,
-        seed=seed + 1,
-        tokenizer=tokenizer,
-        on_save=writer(tokenizer, weights or folder / "weights"),
+        seed=budget.seed + 1,
+        tokenizer=learners.tokenizer,
+        on_save=writer(learners.tokenizer, weights or folder / "weights"),
     )
+
+
+def _both_halves(folder: Path, budget: Budget, *, num_threads: int) -> bool:
+    """Train decoder and tower, each in a process of its own; False if told to stop."""
+    context = multiprocessing.get_context("spawn")
+    halves = [
+        context.Process(target=half, args=(folder, budget, num_threads))
+        for half in (_decoder_half, _vision_half)
+    ]
+    is_stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal is_stopping
+        is_stopping = True
+        for half in halves:
+            half.terminate()  # which saves before it ends
+
+    for half in halves:
+        half.start()
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for half in halves:
+            half.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    failed = [half.exitcode for half in halves if half.exitcode]
+    if failed and not is_stopping:
+        raise TrainingError(f"a stage ended with exit code {failed[0]}; run it again to go on")
+    return not is_stopping
+
+
+def _decoder_half(folder: Path, budget: Budget, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    learners = Learners(seed=budget.seed)
+    train_decoder(
+        learners.decoder,
+        folder / "decoder",
+        num_steps=budget.decoder_steps,
+        seed=budget.seed,
+        tokenizer=learners.tokenizer,
+    )
+
+
+def _vision_half(folder: Path, budget: Budget, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    learner = Learners(seed=budget.seed).vision
+    train_vision(learner, folder / "vision", num_steps=budget.vision_steps, seed=budget.seed)
 
 
 def untrained(tokenizer: Tokenizer, *, seed: int) -> Qwen2VL:

@@ -49,11 +49,6 @@ class Averaged:
         for name, parameter in module.named_parameters():
             self.values[name].lerp_(parameter, 1 - decay)
 
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        for name, parameter in module.named_parameters():
-            parameter.copy_(self.values[name])
-
 
 class Optimiser:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
@@ -195,3 +190,19 @@ class Run:
         self.average.values = groups["average"]
         self.optimiser.load_tensors(groups["optimiser"])
         return True
+
+
+def new_run(learner: nn.Module, folder: Path, *, num_steps: int) -> Run:
+    """A run of this learner, resumed if the folder has one."""
+    schedule = Schedule(num_steps=num_steps)
+    run = Run(folder, learner, Optimiser(learner), schedule, Averaged(learner))
+    run.resume()
+    return run
+
+
+@torch.no_grad()
+def load_averaged(learner: nn.Module, folder: Path) -> None:
+    """Put the averaged weights of the folder's run into the learner."""
+    with safe_open(folder / CHECKPOINT, framework="pt") as file:
+        for name, parameter in learner.named_parameters():
+            parameter.copy_(file.get_tensor(f"average/{name}"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from jobs.demo_model.ahead import made_ahead
 from jobs.demo_model.dataset import PairBatch, make_pairs
 from jobs.demo_model.heads import FactEmbedding, VisionHeads
-from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
+from jobs.demo_model.trainer import new_run
 from pipeline.model.vision import VisionTower
 
 BATCH_SIZE = 16
@@ -35,17 +35,8 @@ class VisionLearner(nn.Module):
         return scores.loss + WRITING * missed, scores.figures | {"unwritten": missed.item()}
 
 
-def train_vision(
-    tower: VisionTower, facts: FactEmbedding, folder: Path, *, num_steps: int, seed: int
-) -> tuple[VisionLearner, bool]:
-    """Train until num_steps, resuming from the folder.
-
-    returns: the learner with averaged weights, and whether it was told to stop before the end
-    """
-    learner = VisionLearner(tower, facts)
-    run = Run(folder, learner, Optimiser(learner), Schedule(num_steps=num_steps), Averaged(learner))
-    run.resume()
+def train_vision(learner: VisionLearner, folder: Path, *, num_steps: int, seed: int) -> None:
+    """Train until num_steps, resuming from the folder."""
+    run = new_run(learner, folder, num_steps=num_steps)
     make = partial(make_pairs, seed, batch_size=BATCH_SIZE)
     run.train(made_ahead(make, run.step), learner.loss_of)
-    run.average.copy_to(learner)
-    return learner, run.is_stopping
