@@ -75,7 +75,7 @@ class RayFlow:
         reader, key = random.choice(self.pools.readers), self._new_name()  # noqa: S311
         try:
             opened: Opened = await self.answer_of(reader, reader.open.remote(key, source))
-            yield RayVideo(self, reader, key, opened, self._options)
+            yield RayVideo(self, reader, key, opened, self._options.of(source))
         finally:
             reader.close.remote(key)
 

@@ -117,7 +117,8 @@ class LocalFlow:
         try:
             etag = await _on(self._reading, identity, source)
             size_bytes = source.path.stat().st_size
-            yield LocalVideo(media, self, self._options, etag=etag, size_bytes=size_bytes)
+            options = self._options.of(source)
+            yield LocalVideo(media, self, options, etag=etag, size_bytes=size_bytes)
         finally:
             await _on(self._reading, context.__exit__, None, None, None)
 

@@ -10,6 +10,7 @@ from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.budget import MAX_WINDOW_TOKENS, Budget
 from pipeline.video.paper import VIDEO
 from pipeline.video.plan import check_sampling, make_plan
+from pipeline.video.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,12 @@ class PlanOptions:
         if max_pixels is None or max_pixels >= VIDEO.most or self.max_pixels is not None:
             return self
         return replace(self, min_pixels=self.min_pixels or min_pixels, max_pixels=max_pixels)
+
+    def of(self, source: Source) -> "PlanOptions":
+        """The same for this video's own range, where it has one."""
+        if source.start_s is None and source.end_s is None:
+            return self
+        return replace(self, start_s=source.start_s, end_s=source.end_s)
 
     def plan(self, media: MediaInfo, *, source_id: str) -> SamplingPlan:
         """The plan of a video, or of an image."""

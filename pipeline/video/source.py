@@ -25,11 +25,16 @@ _REFUSALS: dict[type[Exception], tuple[FailureCode, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One video: its name (`uri`, only a label), where its bytes lie, which bytes they are."""
+    """One video: its name (`uri`, only a label), where its bytes lie, which bytes they are.
+
+    start_s, end_s: a range of this video alone; without one, the range set for all holds.
+    """
 
     uri: str
     path: Path
     etag: str | None = None  # the store's name for these bytes; else their sha256 is used
+    start_s: float | None = None
+    end_s: float | None = None
 
     @classmethod
     def of(cls, path: Path | str) -> "Source":
