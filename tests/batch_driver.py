@@ -1,19 +1,21 @@
-"""The smallest driver of a job: rows are the video ids and who made them. Also a program to kill.
+"""The smallest job: rows are the video ids and who made them. Also a program to kill.
 
 python -m tests.batch_driver OUT ENDPOINT NUM_ITEMS [POINT COUNT]
 dies by SIGKILL when it passes POINT the COUNT-th time. ENDPOINT is "-" for a folder.
 """
 
+import asyncio
 import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
-from pipeline.store.commit import Part, Receipt, commit_part, finish, missing_parts
+from pipeline.store.commit import Receipt
+from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
 from pipeline.store.objects import ObjectStore, probe
 from pipeline.store.open import open_store
@@ -36,7 +38,7 @@ def make_items(count: int) -> Iterator[Item]:
     return (Item(uri=f"/clips/{index:07d}.mp4", etag=f"e{index}") for index in range(count))
 
 
-def make_rows(items: Iterable[Item], *, attempt: str) -> pa.Table:
+def make_rows(items: Sequence[Item], *, attempt: str) -> pa.Table:
     """Two columns, in an order that is not the plan's."""
     ids = [item.video_id for item in items][::-1]
     return pa.table({"video_id": ids, "made_by": [attempt] * len(ids)})
@@ -49,19 +51,19 @@ def run_job(
     spec: JobSpec = SPEC,
     checkpoint: Checkpoint = pass_by,
 ) -> list[Receipt]:
-    """Everything a driver does for one job. Running it again resumes."""
+    """The product's driver on rows that cost nothing, one at a time and with no second tries."""
+    attempt = uuid.uuid4().hex
+
+    async def make_row(item: Item) -> Item:
+        return item
+
+    work = Work(
+        make_row=make_row,
+        to_table=lambda chosen: make_rows(chosen, attempt=attempt),
+        commit_policy=RetryPolicy(attempts=1),
+    )
     plan = open_job(store, spec, items, checkpoint=checkpoint)
-    planned = PlannedItems(store, plan)
-    receipts = []
-    for index in missing_parts(store, plan, checkpoint=checkpoint):
-        chosen, attempt = planned.part(index), uuid.uuid4().hex
-        ids = tuple(item.video_id for item in chosen)
-        part = Part(job_id=plan.job_id, index=index, video_ids=ids, attempt=attempt)
-        rows = make_rows(chosen, attempt=attempt)
-        receipts.append(commit_part(store, part, rows, checkpoint=checkpoint))
-    known = {receipt.index: receipt.sha256 for receipt in receipts}
-    finish(store, plan, sha256s=known, checkpoint=checkpoint)
-    return receipts
+    return asyncio.run(drive(store, plan, work, checkpoint=checkpoint))
 
 
 def planned_ids(store: ObjectStore) -> list[str]:
