@@ -21,12 +21,12 @@ from actors.parcel import TokenParcel
 from actors.profile import Profile
 from actors.rank import Rank
 from actors.replica import Replica
-from pipeline.config import EngineLimits
 from pipeline.errors import Transient
 from pipeline.model.answer import Question
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.layout import PromptWindow
 from pipeline.model.parallel import TensorParallel
+from pipeline.model.quantize import quantize
 from pipeline.model.stream import Piece
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
@@ -125,11 +125,13 @@ def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Ra
         device=profile.device,
         halves=("language",),
     )
+    if profile.decoders.int8:
+        quantize(model.language)
     return Rank(
         model.language,
         Tokenizer.load(folder),
         eos_ids=load_generation(folder).eos_ids,
-        limits=EngineLimits(max_tokens=profile.decoders.kv_tokens),
+        limits=profile.decoders.limits,
     )
 
 

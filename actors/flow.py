@@ -16,10 +16,9 @@ from ray.exceptions import RayError, RayTaskError
 from actors.encoder import EncodeNote
 from actors.profile import Profile
 from actors.reader import Opened
-from pipeline.config import EngineLimits
 from pipeline.errors import Transient, VidrayError
 from pipeline.flow import EncodedChunk, Listener, Moved
-from pipeline.model.digest import digest
+from pipeline.model.digest import digest, display_name
 from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.model.stream import Piece
 from pipeline.model.tokenizer import Tokenizer
@@ -61,11 +60,11 @@ class RayFlow:
     ) -> None:
         pixels = load_preprocessing(checkpoint)
         layout = ChatLayout(Tokenizer.load(checkpoint))
-        self.model = checkpoint.resolve().name
+        self.model = display_name(checkpoint, int8=profile.decoders.int8)
         self.model_digest = digest(checkpoint)
         self.pools = pools
         self.profile = profile
-        self.prompts = Prompts(layout, EngineLimits(max_tokens=profile.decoders.kv_tokens))
+        self.prompts = Prompts(layout, profile.decoders.limits)
         self._options = options.within(min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels)
         self._owner = owner
         self._numbers = itertools.count()

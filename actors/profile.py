@@ -6,7 +6,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.config import MIB
+from pipeline.config import MIB, EngineLimits
 from pipeline.errors import ConfigError
 
 
@@ -40,6 +40,12 @@ class DecoderPool(_Settings):
     num_gpus: float = Field(default=0.0, ge=0, description="of one rank")
     num_threads: int = Field(default=1, ge=1, description="torch threads of one rank, CPU only")
     kv_tokens: int = Field(default=65_536, ge=1, description="tokens all open streams may hold")
+    question_tokens: int = Field(default=2_048, ge=1, description="of them, one stream's questions")
+    int8: bool = Field(default=False, description="round the language model; CPU only, not exact")
+
+    @property
+    def limits(self) -> EngineLimits:
+        return EngineLimits(max_tokens=self.kv_tokens, question_tokens=self.question_tokens)
 
 
 class Profile(_Settings):
@@ -58,6 +64,16 @@ class Profile(_Settings):
     object_store_bytes: int = Field(default=256 * MIB, ge=80 * MIB, description="embedded Ray only")
     stall_s: float = Field(default=120.0, gt=0, description="silence after which an actor is dead")
     max_attempts: int = Field(default=3, ge=1, description="runs of one video before it fails")
+
+    @property
+    def num_cpus(self) -> float:
+        """What all actors together ask of the cluster."""
+        num_ranks = self.decoders.num_replicas * self.decoders.tensor_parallel
+        return (
+            self.readers.num_actors * self.readers.num_cpus
+            + self.encoders.num_actors * self.encoders.num_cpus
+            + num_ranks * self.decoders.num_cpus
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Profile":

@@ -18,7 +18,7 @@ from pipeline.ahead import read_ahead
 from pipeline.config import DecodeLimits, EngineLimits, Sampling
 from pipeline.flow import EncodedChunk, Listener, Moved
 from pipeline.model.answer import Question
-from pipeline.model.digest import digest
+from pipeline.model.digest import digest, display_name
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.engine import Engine
 from pipeline.model.hub_generation import load_generation
@@ -72,9 +72,8 @@ class LocalModel:
         model = load_model(folder, device=device)
         if int8:
             quantize(model.language)
-        name = folder.resolve().name
         return cls(
-            name=f"{name} (int8)" if int8 else name,
+            name=display_name(folder, int8=int8),
             digest=digest(folder),
             sampling=generation.sampling,
             min_pixels=pixels.min_pixels,

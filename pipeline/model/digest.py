@@ -1,4 +1,4 @@
-"""One number for a checkpoint, to write next to what it produced."""
+"""A name and a number for a checkpoint, to write next to what it produced."""
 
 import hashlib
 from pathlib import Path
@@ -16,6 +16,12 @@ SMALL_FILES = (
 )
 BLOCK_BYTES = 1 << 20
 SAMPLE_BYTES = 4096  # from the middle of each tensor
+
+
+def display_name(folder: Path, *, int8: bool = False) -> str:
+    """The folder's own name; int8, the opt-in mode of quantize.py, is named in every row."""
+    name = folder.resolve().name
+    return f"{name} (int8)" if int8 else name
 
 
 def digest(folder: Path, *, full: bool = False) -> str:
