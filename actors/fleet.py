@@ -2,9 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+import logging
+import math
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import ray
 from ray._private import ray_constants
@@ -14,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.decoder import LanguageDecoderActor
 from actors.encoder import VisionEncoderActor
-from actors.flow import Handle, Pools, until_ready
+from actors.flow import Handle, PoolNames, Pools, until_ready
 from actors.host import StreamHostActor
 from actors.profile import Profile
 from actors.reader import FrameReaderActor
@@ -39,6 +45,29 @@ class Fleet:
         self.host = host
         self._profile = profile
         self._room = asyncio.Semaphore(profile.videos_in_flight)
+
+    async def starting(self) -> AsyncIterator[str]:
+        """Yield what is still being waited for, until every actor has loaded what it works with.
+
+        Transient if one cannot start. On a cluster without room this waits until there is some.
+        """
+        roles = ("reader", "encoder", "decoder")
+        pools = (self.pools.readers, self.pools.encoders, self.pools.decoders)
+        waiting = {
+            actor.process_id.remote(): role
+            for role, actors in zip((*roles, "stream host"), (*pools, [self.host]), strict=True)
+            for actor in actors
+        }
+        while waiting:
+            yield ", ".join(dict.fromkeys(waiting.values()))
+            ready, _ = await asyncio.to_thread(ray.wait, list(waiting), fetch_local=False)
+            for answer in ready:
+                role = waiting.pop(answer)
+                try:
+                    await answer
+                except RayActorError as error:
+                    reason = str(error).strip().rpartition("\n")[2]
+                    raise Transient(f"a {role} cannot start: {reason}") from error
 
     async def analyse(
         self, source: Source, tasks: Tasks, *, video_id: str, listener: Listener = ignore
@@ -83,13 +112,14 @@ def start_fleet(
     profile = profile or Profile()
     folder = str(checkpoint.resolve())
     with _connected(profile, address), ExitStack() as stack:
+        names = _names(profile)
         pools = Pools(
-            readers=_readers(profile, limits or DecodeLimits(), reader),
-            encoders=_encoders(profile, folder),
-            decoders=_decoders(profile, folder, stack),
+            readers=_readers(names.readers, profile, limits or DecodeLimits(), reader),
+            encoders=_encoders(names.encoders, profile, folder),
+            decoders=_decoders(names.decoders, profile, folder, stack),
         )
         host = StreamHostActor.options(num_cpus=0).remote(  # type: ignore[attr-defined]
-            "host", pools, folder, options or PlanOptions(), profile
+            "host", names, folder, options or PlanOptions(), profile
         )
         for actor in (host, *pools.readers, *pools.encoders, *pools.decoders):
             stack.callback(ray.kill, actor)
@@ -103,52 +133,79 @@ def _connected(profile: Profile, address: str | None) -> Iterator[None]:
         yield
         return
     if address:
-        ray.init(address=address, log_to_driver=False)
+        _connect(address=address)
     else:
-        start_local_ray(object_store_bytes=profile.object_store_bytes)
+        start_local_ray(object_store_bytes=profile.object_store_bytes, num_cpus=profile.num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def start_local_ray(*, object_store_bytes: int, num_cpus: int | None = None) -> None:
+def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -> None:
     """Start Ray for this process alone, every port on loopback.
 
+    num_cpus: what actors may ask for, whatever the machine has; its own number if not given.
     Ray turns 127.0.0.1 into the machine's own address unless it thinks that this platform has no
     clusters (ray._private.services); its servers then listen on every interface.
     """
     ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
+    _connect(
         address="local",
-        num_cpus=num_cpus,
+        num_cpus=None if num_cpus is None else math.ceil(num_cpus),
         include_dashboard=False,
         object_store_memory=object_store_bytes,
-        log_to_driver=False,
     )
 
 
-def _readers(profile: Profile, limits: DecodeLimits, reader: Reader) -> tuple[Handle, ...]:
+def _connect(**settings: Any) -> None:
+    """ray.init without its chatter, and without its own idea of what SIGTERM means."""
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
+
+
+def _names(profile: Profile) -> PoolNames:
+    """Of this fleet alone: a cluster may have several."""
+    fleet = f"vidray-{uuid4().hex[:8]}"
+
+    def pool(role: str, size: int) -> tuple[str, ...]:
+        return tuple(f"{fleet}/{role}-{number}" for number in range(size))
+
+    return PoolNames(
+        readers=pool("reader", profile.readers.num_actors),
+        encoders=pool("encoder", profile.encoders.num_actors),
+        decoders=pool("decoder", profile.decoders.num_replicas),
+    )
+
+
+def _readers(
+    names: Sequence[str], profile: Profile, limits: DecodeLimits, reader: Reader
+) -> tuple[Handle, ...]:
     pool = profile.readers
-    actor = FrameReaderActor.options(  # type: ignore[attr-defined]
-        num_cpus=pool.num_cpus, max_concurrency=pool.videos_per_actor + CALLS_BESIDE_READING
-    )
-    return tuple(actor.remote(limits, reader) for _ in range(pool.num_actors))
+    place: dict[str, Any] = {
+        "num_cpus": pool.num_cpus,
+        "max_concurrency": pool.videos_per_actor + CALLS_BESIDE_READING,
+    }
+    actor: Handle = FrameReaderActor
+    return tuple(actor.options(name=name, **place).remote(limits, reader) for name in names)
 
 
-def _encoders(profile: Profile, folder: str) -> tuple[Handle, ...]:
+def _encoders(names: Sequence[str], profile: Profile, folder: str) -> tuple[Handle, ...]:
     pool = profile.encoders
-    actor = VisionEncoderActor.options(  # type: ignore[attr-defined]
-        num_cpus=pool.num_cpus, num_gpus=pool.num_gpus
-    )
-    return tuple(actor.remote(folder, profile) for _ in range(pool.num_actors))
+    place: dict[str, Any] = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+    actor: Handle = VisionEncoderActor
+    return tuple(actor.options(name=name, **place).remote(folder, profile) for name in names)
 
 
-def _decoders(profile: Profile, folder: str, stack: ExitStack) -> tuple[Handle, ...]:
+def _decoders(
+    names: Sequence[str], profile: Profile, folder: str, stack: ExitStack
+) -> tuple[Handle, ...]:
     """The replicas' leaders, each in a placement group with room for its followers."""
     pool = profile.decoders
     leaders = []
-    for _ in range(pool.num_replicas):
+    for name in names:
         bundle = {"CPU": pool.num_cpus, "GPU": pool.num_gpus}
         group = placement_group(
             [{name: amount for name, amount in bundle.items() if amount}] * pool.tensor_parallel
@@ -158,7 +215,7 @@ def _decoders(profile: Profile, folder: str, stack: ExitStack) -> tuple[Handle, 
             group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
         )
         actor = LanguageDecoderActor.options(  # type: ignore[attr-defined]
-            num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, scheduling_strategy=place
+            name=name, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, scheduling_strategy=place
         )
         leaders.append(actor.remote(folder, profile))
     return tuple(leaders)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ray
 
-from actors.flow import Pools, RayFlow
+from actors.flow import PoolNames, RayFlow
 from actors.profile import Profile
 from pipeline.analyse import analyse, failure
 from pipeline.errors import BadInput, FailureCode, Transient
@@ -23,9 +23,11 @@ class StreamHostActor:
     """Owns the order, the references and the deadline of its videos; touches no pixel."""
 
     def __init__(
-        self, name: str, pools: Pools, checkpoint: str, options: PlanOptions, profile: Profile
+        self, name: str, pools: PoolNames, checkpoint: str, options: PlanOptions, profile: Profile
     ) -> None:
-        self._flow = RayFlow(pools, Path(checkpoint), owner=name, options=options, profile=profile)
+        self._flow = RayFlow(
+            pools.find(), Path(checkpoint), owner=name, options=options, profile=profile
+        )
         self._name = name
         self._is_first = asyncio.Lock()
         self._is_clean = False
