@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from jobs.batch.cli import app as batch
 from jobs.demo_model.cli import app as demo_model
 from jobs.exits import Exit
 from pipeline.errors import ConfigError, VidrayError
@@ -20,7 +21,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+Address = Annotated[
+    str | None,
+    typer.Option(help="A running Ray cluster (auto, or host:port); else Ray starts here."),
+]
+ProfileFile = Annotated[
+    Path | None,
+    typer.Option(help="How much of a machine or a fleet to take; see deploy/profiles."),
+]
+InProcess = Annotated[
+    bool, typer.Option("--in-process", help="Without Ray: to debug, or on a very small machine.")
+]
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
+app.add_typer(batch, name="batch")
 app.add_typer(model, name="model")
 app.add_typer(demo_model, name="demo-model")
 
@@ -67,10 +80,15 @@ def analyze(
     int8: Annotated[
         bool, typer.Option("--int8", help="Round the language model: faster on a CPU, not exact.")
     ] = False,
+    address: Address = None,
+    profile: ProfileFile = None,
+    in_process: InProcess = False,
 ) -> int:
     """Describe clips, answer questions about them, find things in them."""
     with Console(stderr=True).status("starting"):
-        from jobs.analyze import Settings, run  # noqa: PLC0415 - torch takes seconds to import
+        # torch takes seconds to import
+        from jobs.analyze import Settings, run  # noqa: PLC0415
+        from jobs.workplace import Workplace  # noqa: PLC0415
 
     settings = Settings(
         clips=tuple(clips),
@@ -94,6 +112,7 @@ def analyze(
         seed=seed,
         reader=reader,
         int8=int8,
+        workplace=Workplace(address=address, profile=profile, in_process=in_process),
     )
     return run(settings)
 
@@ -105,12 +124,23 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for clips, rows and page.")] = Path("out/demo"),
     clips: Annotated[int, typer.Option(min=1, help="How many to make.")] = 12,
+    address: Address = None,
+    profile: ProfileFile = None,
+    in_process: InProcess = False,
 ) -> int:
     """Make a small archive of clips, analyse it, and compare with the truth."""
     with Console(stderr=True).status("starting"):
-        from jobs.demo import run_demo  # noqa: PLC0415 - torch takes seconds to import
+        # torch takes seconds to import
+        from jobs.demo import run_demo  # noqa: PLC0415
+        from jobs.workplace import Workplace  # noqa: PLC0415
 
-    return run_demo(console=Console(highlight=False), folder=out, model=model, num_clips=clips)
+    return run_demo(
+        console=Console(highlight=False),
+        folder=out,
+        workplace=Workplace(address=address, profile=profile, in_process=in_process),
+        model=model,
+        num_clips=clips,
+    )
 
 
 @app.command()

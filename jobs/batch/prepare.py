@@ -1,0 +1,54 @@
+"""From a job to its plan in the output store: how running it starts, and submitting it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.analyze import demo_model
+from jobs.batch.job import Job
+from jobs.batch.recipe import Recipe, make_recipe
+from pipeline.model.digest import digest
+from pipeline.model.hub_generation import load_generation
+from pipeline.store.items import Item
+from pipeline.store.objects import ObjectStore, probe
+from pipeline.store.open import S3_SCHEME, open_store
+from pipeline.store.plan import JobPlan, JobSpec, open_job
+from pipeline.store.s3_config import S3Config
+from pipeline.store.sources import find_items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job that can start. Making one reads small files only; `plan` is what lists the archive."""
+
+    job: Job
+    s3: S3Config
+    store: ObjectStore
+    checkpoint: Path
+    recipe: Recipe
+    spec: JobSpec
+
+    @classmethod
+    def of(cls, job: Job) -> "Prepared":
+        """ConfigError for whatever would stop the job before its first video."""
+        s3 = S3Config.from_environment(os.environ)
+        checkpoint = job.model or demo_model()
+        recipe = make_recipe(job, load_generation(checkpoint).sampling)
+        spec = JobSpec(
+            source=job.source if job.source.startswith(S3_SCHEME) else os.path.abspath(job.source),
+            model_digest=digest(checkpoint),
+            config=recipe.to_json(),
+            items_per_part=job.videos_per_part,
+        )
+        store = open_store(job.out, s3)
+        return cls(job=job, s3=s3, store=store, checkpoint=checkpoint, recipe=recipe, spec=spec)
+
+    def items(self) -> Iterator[Item]:
+        """The archive's videos, streamed."""
+        return find_items(self.spec.source, self.recipe.source_filter, s3=self.s3)
+
+    def plan(self) -> JobPlan:
+        """Submit the job to its store, or find it submitted there."""
+        probe(self.store)
+        return open_job(self.store, self.spec, self.items(), job_id=self.job.job_id)

@@ -1,0 +1,87 @@
+"""What a job's rows are made with, apart from the model. It stands in plan.json, for ever."""
+
+import json
+from dataclasses import dataclass, replace
+
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.batch.job import Job
+from jobs.wish import Wish
+from pipeline.config import Sampling
+from pipeline.errors import StoreCorrupt
+from pipeline.store.items import Item
+from pipeline.store.sources import VIDEO_SUFFIXES, SourceFilter
+from pipeline.tasks.tasks import Ask, Ground, Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.reader import Reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Equal recipes, models and videos give equal rows."""
+
+    tasks: Tasks
+    options: PlanOptions
+    reader: Reader
+    source_filter: SourceFilter
+
+    def tasks_for(self, item: Item) -> Tasks:
+        """What is asked of one video: the job's tasks and its own. BadInput if its own are bad."""
+        return replace(
+            self.tasks,
+            asks=(*self.tasks.asks, *(Ask(question=text) for text in item.questions)),
+            grounds=(*self.tasks.grounds, *(Ground(query=text) for text in item.ground)),
+        )
+
+    def to_json(self) -> str:
+        """Canonical: equal recipes, equal text."""
+        return json.dumps(_RECIPE.dump_python(self, mode="json"), sort_keys=True)
+
+
+def wish_of(job: Job) -> Wish:
+    """What the job asks of every video. ConfigError for fields that do not go together."""
+    return Wish(
+        caption=job.caption,
+        questions=job.ask,
+        choices=job.choices,
+        schema=job.answer_schema,
+        queries=job.ground,
+        times_s=job.at,
+        fps=job.fps,
+        preset=job.preset,
+        long=job.long,
+        overlap_s=job.overlap,
+        start_s=job.start,
+        end_s=job.end,
+        max_new_tokens=job.max_new_tokens,
+        temperature=job.temperature,
+        seed=job.seed,
+        reader=job.reader,
+    )
+
+
+def make_recipe(job: Job, own: Sampling) -> Recipe:
+    """The job's recipe. own: how the checkpoint wants to be sampled."""
+    wish = wish_of(job)
+    return Recipe(
+        tasks=wish.tasks(wish.sampling(own)),
+        options=wish.options,
+        reader=job.reader,
+        source_filter=SourceFilter(
+            suffixes=tuple(suffix.lower() for suffix in job.suffix) or VIDEO_SUFFIXES,
+            min_bytes=job.min_bytes,
+            max_bytes=job.max_bytes,
+            limit=job.limit,
+        ),
+    )
+
+
+def read_recipe(config: str) -> Recipe:
+    """The recipe in a plan. StoreCorrupt if it was not written by Recipe.to_json."""
+    try:
+        return _RECIPE.validate_json(config)
+    except ValidationError as error:
+        raise StoreCorrupt(f"the plan's settings cannot be read: {error}") from error
+
+
+_RECIPE = TypeAdapter(Recipe)

@@ -1,0 +1,94 @@
+"""`vidray batch run`: an archive in, one committed row per video out; run again, it goes on."""
+
+import asyncio
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+from actors.fleet import start_fleet
+from actors.profile import Profile
+from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.job import Job
+from jobs.batch.prepare import Prepared
+from jobs.batch.watch import Watch
+from jobs.exits import Exit
+from pipeline.config import DecodeLimits
+from pipeline.errors import ConfigError, StoreError, Transient
+from pipeline.store.archive import Archive
+from pipeline.store.commit import load_success
+from pipeline.store.drive import Work, drive
+from pipeline.store.items import Item
+from pipeline.store.plan import Checkpoint, JobPlan, pass_by
+from pipeline.store.rows import tally
+from pipeline.tasks.records import Record, to_table
+
+FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
+
+
+def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> int:
+    """Make every missing row; returns the exit code. ConfigError before anything is started."""
+    profile = Profile.load(job.profile) if job.profile else Profile()
+    prepared = Prepared.of(job)
+    with ExitStack() as stack:
+        log = stack.enter_context(_opened(events)) if events else None
+        plan = prepared.plan()
+        before = tally(prepared.store)
+        console = Console(stderr=True, highlight=False)
+        watch = Watch(console, plan, before, events=log)
+        try:
+            with watch:
+                if load_success(prepared.store) is None:
+                    _make_all(prepared, plan, profile, watch, checkpoint)
+        except (StoreError, Transient) as error:
+            again = "what is committed stays; run the same command again to go on"
+            raise type(error)(f"{error}; {again}") from error
+    failed = ", ".join(f"{count} {code}" for code, count in watch.codes.most_common())
+    print(
+        f"{job.out}: {plan.num_items} videos, {watch.codes.total()} failed"
+        + (f": {failed}" if failed else "")
+    )
+    return Exit.SOME_FAILED if failed else Exit.OK
+
+
+def _make_all(
+    prepared: Prepared, plan: JobPlan, profile: Profile, watch: Watch, checkpoint: Checkpoint
+) -> None:
+    recipe, folder = prepared.recipe, prepared.job.copies
+    with (
+        start_fleet(
+            prepared.checkpoint,
+            options=recipe.options,
+            profile=profile,
+            reader=recipe.reader,
+            address=prepared.job.address,
+        ) as fleet,
+        tempfile.TemporaryDirectory(prefix="vidray-", dir=folder) as copies,
+    ):
+        archive = Archive(s3=prepared.s3, folder=copies, max_bytes=DecodeLimits().max_bytes)
+        maker = Maker(
+            model=prepared.checkpoint.resolve().name, model_digest=prepared.spec.model_digest
+        )
+        analyst = Analyst(fleet, archive, recipe, maker)
+
+        async def make_row(item: Item) -> Record:
+            record = await analyst.make_row(item)
+            watch.video(record)
+            return record
+
+        work = Work(
+            make_row=make_row,
+            to_table=to_table,
+            num_at_once=profile.videos_in_flight + FETCHED_AHEAD,
+            committed=watch.part,
+        )
+        asyncio.run(drive(prepared.store, plan, work, checkpoint=checkpoint))
+
+
+def _opened(events: Path) -> IO[str]:
+    try:
+        return events.open("a", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--events {events}: {error.strerror}") from error

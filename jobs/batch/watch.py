@@ -1,0 +1,160 @@
+"""Watching a job: one line that moves on a terminal, plain lines elsewhere, events in a file."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import IO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from jobs.results import printable
+from pipeline.store.commit import Receipt
+from pipeline.store.plan import JobPlan
+from pipeline.store.rows import Tally
+from pipeline.tasks.records import Record
+
+LINE_EVERY_S = 10.0  # of plain lines
+
+Figures = Callable[[], str]
+
+
+def no_figures() -> str:
+    return ""
+
+
+class Watch:
+    """Counts what happens to a job's videos and shows it; enter it while the job runs.
+
+    figures: what the fleet says of itself, such as its bottleneck; shown at the end of the line.
+    events: one JSON object per line is appended, with no words of users or models in it.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        plan: JobPlan,
+        before: Tally,
+        *,
+        events: IO[str] | None = None,
+        figures: Figures = no_figures,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._plan = plan
+        self._before = before
+        self._events = events
+        self._figures = figures
+        self._clock = clock
+        self._started_s = self._shown_s = clock()
+        self._first_s: float | None = None  # when the first row was made: models were loaded then
+        self._num_videos = 0  # of this run
+        self._video_s = 0.0
+        self.codes: Counter[str] = Counter(before.codes)
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Watch":
+        plan, before = self._plan, self._before
+        self._tell(
+            "started",
+            videos=plan.num_items,
+            parts=plan.num_parts,
+            parts_before=before.num_parts,
+            videos_before=before.num_rows,
+        )
+        again = f", {before.num_rows} of them done before" if before.num_rows else ""
+        self._print(f"job {plan.job_id}: {plan.num_items} videos in {plan.num_parts} parts{again}")
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=lambda: Text(self.line(), no_wrap=True, overflow="ellipsis"),
+                console=self._console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        seconds = round(self._clock() - self._started_s, 3)
+        name = "finished" if error is None else "stopped"
+        reason = {} if kind is None else {"error": kind.__name__}
+        self._tell(
+            name, videos=self._num_videos, failed=self.codes.total(), seconds=seconds, **reason
+        )
+        self._print(self.line())
+
+    def video(self, record: Record) -> None:
+        """A video's row is made; it counts for good once its part is committed."""
+        self._num_videos += 1
+        if self._first_s is None:
+            self._first_s = self._clock()
+        else:
+            self._video_s += seconds_of(record)
+        if record.code is not None:
+            self.codes[record.code] += 1
+        self._tell(
+            "video",
+            video_id=record.video_id,
+            uri=record.uri,
+            status=record.status,
+            code=record.code,
+            video_s=round(seconds_of(record), 3),
+            seconds=round(record.timings.total_s, 3),
+        )
+        now_s = self._clock()
+        if self._live is None and now_s - self._shown_s >= LINE_EVERY_S:
+            self._shown_s = now_s
+            self._print(self.line())
+
+    def part(self, receipt: Receipt) -> None:
+        """A part is in the store for good."""
+        self._tell("part", part=receipt.index, is_mine=receipt.is_mine, sha256=receipt.sha256)
+
+    def line(self) -> str:
+        """How far the job is, in one line."""
+        done, total, now_s = (
+            self._before.num_rows + self._num_videos,
+            self._plan.num_items,
+            self._clock(),
+        )
+        cells = [f"{done}/{total} videos", f"{self.codes.total()} failed"]
+        if self._first_s is not None and self._num_videos > 1:
+            busy_s = max(now_s - self._first_s, 1e-9)
+            cells.append(f"{self._video_s / busy_s:.1f} video-seconds/s")
+            if done < total:
+                left_s = (total - done) * busy_s / (self._num_videos - 1)
+                cells.append(f"{_span(left_s)} left")
+        cells.append(f"{_span(now_s - self._started_s)} passed")
+        return ", ".join([*cells, *filter(None, [self._figures()])])
+
+    def _print(self, line: str) -> None:
+        print(printable(line), file=self._console.file, flush=True)
+
+    def _tell(self, event: str, **fields: object) -> None:
+        if self._events is not None:
+            line = {"event": event, "time_s": time.time(), "job": self._plan.job_id, **fields}
+            print(json.dumps(line), file=self._events, flush=True)
+
+
+def seconds_of(record: Record) -> float:
+    """Of video that the row is about; 0 for one that failed, or a picture."""
+    if record.plan is None or record.status == "failed":
+        return 0.0
+    windows = record.plan.windows
+    return windows[-1].end_s - windows[0].start_s
+
+
+def _span(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
