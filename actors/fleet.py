@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,21 +21,20 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.decoder import LanguageDecoderActor
 from actors.encoder import VisionEncoderActor
-from actors.flow import Handle, PoolNames, Pools, until_ready
+from actors.calls import Handle, answer_of, until_ready
+from actors.flow import PoolNames, Pools
 from actors.host import StreamHostActor
 from actors.profile import Profile
 from actors.reader import FrameReaderActor
 from pipeline.analyse import ignore
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
-from pipeline.flow import Listener
+from pipeline.flow import Event, Listener
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
-
-CALLS_BESIDE_READING = 4  # of one reader: opening and closing others
 
 
 class Fleet:
@@ -54,13 +54,13 @@ class Fleet:
         roles = ("reader", "encoder", "decoder")
         pools = (self.pools.readers, self.pools.encoders, self.pools.decoders)
         waiting = {
-            actor.process_id.remote(): role
+            asyncio.wrap_future(actor.process_id.remote().future()): role
             for role, actors in zip((*roles, "stream host"), (*pools, [self.host]), strict=True)
             for actor in actors
         }
         while waiting:
             yield ", ".join(dict.fromkeys(waiting.values()))
-            ready, _ = await asyncio.to_thread(ray.wait, list(waiting), fetch_local=False)
+            ready, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for answer in ready:
                 role = waiting.pop(answer)
                 try:
@@ -77,7 +77,7 @@ class Fleet:
             for attempt in itertools.count(1):
                 try:
                     return await self._analyse(source, tasks, video_id, listener)
-                except RayActorError as error:
+                except Transient as error:
                     if attempt >= self._profile.max_attempts:
                         raise Transient(f"the stream host was lost {attempt} times") from error
                     await until_ready(self.host, patience_s=self._profile.stall_s)
@@ -86,13 +86,24 @@ class Fleet:
     async def _analyse(
         self, source: Source, tasks: Tasks, video_id: str, listener: Listener
     ) -> Record:
-        stream = self.host.analyse.options(num_returns="streaming")
-        async for reference in stream.remote(source, tasks, video_id):
-            item = await reference
-            if isinstance(item, Record):
-                return item
-            listener(item)
-        raise Transient("the stream host ended without a record")
+        analyse = self.host.analyse.options(num_returns="streaming")
+        items = analyse.remote(source, tasks, video_id)
+        try:
+            while not isinstance(item := await self._next(items), Record):
+                listener(item)
+            return item
+        except StopAsyncIteration:
+            raise Transient("the stream host ended without a record") from None
+        except asyncio.CancelledError:
+            ray.cancel(items)
+            raise
+
+    async def _next(self, items: "ObjectRefGenerator[Event | Record]") -> Event | Record:
+        """What the host yields next, for as long as it is alive."""
+        stall_s = self._profile.stall_s
+        reference = await answer_of(self.host, anext(items), stall_s=stall_s)
+        item: Event | Record = await answer_of(self.host, reference, stall_s=stall_s)
+        return item
 
 
 @contextmanager
@@ -184,12 +195,14 @@ def _readers(
     names: Sequence[str], profile: Profile, limits: DecodeLimits, reader: Reader
 ) -> tuple[Handle, ...]:
     pool = profile.readers
-    place: dict[str, Any] = {
-        "num_cpus": pool.num_cpus,
-        "max_concurrency": pool.videos_per_actor + CALLS_BESIDE_READING,
-    }
+    limits = replace(limits, ahead_bytes=pool.ahead_bytes)
     actor: Handle = FrameReaderActor
-    return tuple(actor.options(name=name, **place).remote(limits, reader) for name in names)
+    return tuple(
+        actor.options(name=name, num_cpus=pool.num_cpus).remote(
+            limits, reader, pool.videos_per_actor
+        )
+        for name in names
+    )
 
 
 def _encoders(names: Sequence[str], profile: Profile, folder: str) -> tuple[Handle, ...]:

@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from jobs.display import Display, make_display
@@ -14,10 +13,10 @@ from jobs.draw import draw_boxes
 from jobs.exits import Exit
 from jobs.results import show
 from jobs.wish import Wish, require
-from pipeline.analyse import analyse
+from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
-from pipeline.local import LocalFlow, LocalModel
+from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record, to_json
 from pipeline.tasks.tasks import Tasks
@@ -37,6 +36,7 @@ class Settings(Wish):
     out: Path | None
     json: bool
     int8: bool
+    workplace: Workplace
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,15 +69,16 @@ def run(settings: Settings) -> int:
     settings.require_good()  # before a large model is loaded
     folder = settings.model or demo_model()
     progress = Console(stderr=True, highlight=False)
-    with progress.status("loading the model"):
-        model = _load(folder, settings)
-    tasks = settings.tasks(settings.sampling(model.sampling))
-    flow = LocalFlow(model, options=settings.options, reader=settings.reader)
-    try:
-        with make_display(progress) as display:
-            records = asyncio.run(_analyse_all(settings, tasks, flow, display))
-    finally:
-        flow.close()
+    tasks = settings.tasks(settings.sampling(load_generation(folder).sampling))
+    recipe = Recipe(
+        checkpoint=folder,
+        options=settings.options,
+        reader=settings.reader,
+        int8=settings.int8,
+        question_tokens=_question_tokens(settings.max_new_tokens),
+    )
+    with settings.workplace.opened(recipe, progress) as analyse, make_display(progress) as display:
+        records = asyncio.run(_analyse_all(settings, tasks, analyse, display))
     if not settings.json:
         show(records, Console(highlight=False))
     is_good = all(record.status == "ok" for record in records)
@@ -85,14 +86,14 @@ def run(settings: Settings) -> int:
 
 
 async def _analyse_all(
-    settings: Settings, tasks: Tasks, flow: LocalFlow, display: Display
+    settings: Settings, tasks: Tasks, analyse: Analyse, display: Display
 ) -> list[Record]:
     records = []
     for number, clip in enumerate(settings.clips, start=1):
         display.begin(f"[{number}/{len(settings.clips)}] {clip.name}")
         source = Source.of(clip)
         record = await analyse(
-            source, tasks, flow, video_id=settings.video_id(clip), listener=display.hear
+            source, tasks, video_id=settings.video_id(clip), listener=display.hear
         )
         display.end(record)
         records.append(record)
@@ -104,14 +105,11 @@ async def _analyse_all(
     return records
 
 
-def _load(folder: Path, settings: Settings) -> LocalModel:
-    # Room for four answers at a time, as far as a full window of video leaves any.
+def _question_tokens(max_new_tokens: int) -> int:
+    """Room for four answers at a time, as far as a full window of video leaves any."""
     default = EngineLimits()
     most = default.max_tokens - MAX_WINDOW_TOKENS - default.question_tokens
-    wanted = max(default.question_tokens, 4 * settings.max_new_tokens)
-    limits = EngineLimits(question_tokens=min(wanted, most))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return LocalModel.load(folder, limits=limits, device=device, int8=settings.int8)
+    return min(max(default.question_tokens, 4 * max_new_tokens), most)
 
 
 def demo_model() -> Path:

@@ -20,9 +20,10 @@ from jobs.display import make_display
 from jobs.exits import Exit
 from jobs.report.page import write_report
 from jobs.report.strips import Strips
-from pipeline.analyse import analyse
+from jobs.workplace import Analyse, Recipe, Workplace
+from pipeline.config import Sampling
 from pipeline.errors import VidrayError
-from pipeline.local import LocalFlow, LocalModel
+from pipeline.model.hub_generation import load_generation
 from pipeline.tasks.records import Record, to_table
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
@@ -39,7 +40,12 @@ Clip = tuple[Path, ClipTruth]
 
 
 def run_demo(
-    *, console: Console, folder: Path, model: Path | None = None, num_clips: int = 12
+    *,
+    console: Console,
+    folder: Path,
+    workplace: Workplace,
+    model: Path | None = None,
+    num_clips: int = 12,
 ) -> int:
     """Make clips, analyse them, print them next to the truth, write rows and page.
 
@@ -55,12 +61,12 @@ def run_demo(
         console.print(DEMO_NOTICE if is_trained else UNTRAINED_NOTICE, soft_wrap=True)
     with progress.status("making clips"):
         clips = make_archive(folder / "clips", num_clips, SEED)
-    with progress.status("loading the model"):
-        loaded = LocalModel.load(checkpoint)
-        if not is_trained:
-            brief = replace(loaded.sampling, max_new_tokens=UNTRAINED_MAX_NEW_TOKENS)
-            loaded = replace(loaded, sampling=brief)
-    records = asyncio.run(_analyse_all(loaded, clips, progress))
+    sampling = load_generation(checkpoint).sampling
+    if not is_trained:
+        sampling = replace(sampling, max_new_tokens=UNTRAINED_MAX_NEW_TOKENS)
+    recipe = Recipe(checkpoint=checkpoint, options=PlanOptions())
+    with workplace.opened(recipe, progress) as analyse:
+        records = asyncio.run(_analyse_all(analyse, clips, sampling, progress))
     marked = [Marked.of(truth, r) for (_, truth), r in zip(clips, records, strict=True)]
     console.print(make_table(marked))
     rows, page = _write(records, folder)
@@ -76,23 +82,19 @@ def _newborn(folder: Path) -> Path:
     return folder
 
 
-async def _analyse_all(model: LocalModel, clips: Sequence[Clip], progress: Console) -> list[Record]:
+async def _analyse_all(
+    analyse: Analyse, clips: Sequence[Clip], sampling: Sampling, progress: Console
+) -> list[Record]:
     """As `vidray analyze` does it, with each clip's own questions."""
     records = []
-    flow = LocalFlow(model, options=PlanOptions())
-    try:
-        with make_display(progress) as display:
-            for number, (path, truth) in enumerate(clips, start=1):
-                display.begin(f"[{number}/{len(clips)}] {path.name}")
-                tasks = replace(tasks_of(truth), sampling=model.sampling)
-                source = Source.of(path)
-                record = await analyse(
-                    source, tasks, flow, video_id=truth.file, listener=display.hear
-                )
-                display.end(record)
-                records.append(record)
-    finally:
-        flow.close()
+    with make_display(progress) as display:
+        for number, (path, truth) in enumerate(clips, start=1):
+            display.begin(f"[{number}/{len(clips)}] {path.name}")
+            tasks = replace(tasks_of(truth), sampling=sampling)
+            source = Source.of(path)
+            record = await analyse(source, tasks, video_id=truth.file, listener=display.hear)
+            display.end(record)
+            records.append(record)
     return records
 
 

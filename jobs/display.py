@@ -99,13 +99,12 @@ class LiveDisplay:
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Planned):
+            self._clear(self._title)  # a video that lost something on the way starts anew
             self._plan, self._num_steps = _plan(event), event.num_steps
         elif isinstance(event, Moved):
             self._done[event.stage] += event.num_steps
         elif isinstance(event, Words):
-            key = id(event.request)
-            _, text = self._words.get(key, (event.request, ""))
-            self._words[key] = (event.request, text + event.text)
+            self._words[event.request] = self._words.get(event.request, "") + event.text
 
     def end(self, record: Record) -> None:
         style = "green" if record.status == "ok" else "red"
@@ -137,10 +136,10 @@ class LiveDisplay:
         self._plan = ""
         self._num_steps = 0
         self._done: dict[Stage, int] = dict.fromkeys(STAGES, 0)
-        self._words: dict[int, tuple[Request, str]] = {}
+        self._words: dict[Request, str] = {}
 
     def _render(self) -> RenderableType:
-        lines = [self._line(request, text) for request, text in list(self._words.values())]
+        lines = [self._line(request, text) for request, text in list(self._words.items())]
         title = Text.assemble((self._title, "bold"), f"  {self._plan or 'opening'}")
         if not self._plan:
             return title

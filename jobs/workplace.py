@@ -1,0 +1,161 @@
+"""Where a command's videos are worked on: Ray on this machine, a running cluster, this process."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from rich.status import Status
+
+from actors.profile import Profile
+from jobs.wish import require
+from pipeline.analyse import analyse, ignore
+from pipeline.config import EngineLimits
+from pipeline.errors import ConfigError
+from pipeline.flow import Listener
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.model.check import check_model, share_of
+from pipeline.model.hub_preprocessor import load_preprocessing
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.reader import Reader
+from pipeline.video.source import Source
+
+
+class Analyse(Protocol):
+    """A video in, its record out."""
+
+    async def __call__(
+        self, source: Source, tasks: Tasks, *, video_id: str, listener: Listener = ignore
+    ) -> Record: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What the workplace has to know before the first video comes. checkpoint: its folder."""
+
+    checkpoint: Path
+    options: PlanOptions
+    reader: Reader = "pyav"
+    int8: bool = False
+    question_tokens: int = EngineLimits().question_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """As typed. Without anything: a Ray of its own, as large as this machine.
+
+    address: of a running cluster. profile: a file; the machine's own if not given.
+    """
+
+    address: str | None = None
+    profile: Path | None = None
+    in_process: bool = False
+
+    def __post_init__(self) -> None:
+        is_elsewhere = self.address is not None or self.profile is not None
+        require(
+            {
+                "--in-process excludes --address and --profile": not (
+                    self.in_process and is_elsewhere
+                )
+            }
+        )
+
+    @contextmanager
+    def opened(self, recipe: Recipe, progress: Console) -> Iterator[Analyse]:
+        """Ready to work; shows what is being waited for. ConfigError before anything is started."""
+        with ExitStack() as stack, progress.status("loading the model") as status:
+            if self.in_process:
+                ready = stack.enter_context(_this_process(recipe))
+            else:
+                ready = stack.enter_context(
+                    _fleet(recipe, self._profile(recipe), self.address, status)
+                )
+            status.stop()
+            yield ready
+
+    def _profile(self, recipe: Recipe) -> Profile:
+        profile = Profile.load(self.profile) if self.profile else _machine()
+        decoders = profile.decoders.model_copy(
+            update={"question_tokens": recipe.question_tokens, "int8": recipe.int8}
+        )
+        return profile.model_copy(update={"decoders": decoders})
+
+
+def _machine() -> Profile:
+    """The laptop's profile, with the cores of this machine and its GPU if there is one.
+
+    Encoder and decoder get half of the cores each: they work at the same time.
+    """
+    profile = Profile()
+    num_threads = max(1, torch.get_num_threads() // 2)
+    encoders, decoders = {"num_threads": num_threads}, {"num_threads": num_threads}
+    device = {}
+    if torch.cuda.is_available():
+        device = {"device": "cuda", "dtype": "bfloat16"}
+        encoders |= {"num_gpus": 0.3}
+        decoders |= {"num_gpus": 0.7}
+    return profile.model_copy(
+        update={
+            "encoders": profile.encoders.model_copy(update=encoders),
+            "decoders": profile.decoders.model_copy(update=decoders),
+            **device,
+        }
+    )
+
+
+@contextmanager
+def _this_process(recipe: Recipe) -> Iterator[Analyse]:
+    model = LocalModel.load(
+        recipe.checkpoint,
+        limits=EngineLimits(question_tokens=recipe.question_tokens),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        int8=recipe.int8,
+    )
+    flow = LocalFlow(model, options=recipe.options, reader=recipe.reader)
+    try:
+        yield partial(analyse, flow=flow)
+    finally:
+        flow.close()
+
+
+@contextmanager
+def _fleet(
+    recipe: Recipe, profile: Profile, address: str | None, status: Status
+) -> Iterator[Analyse]:
+    _require_loadable(recipe.checkpoint, profile)
+    status.update(f"joining Ray at {address}" if address else "starting Ray")
+    from actors.fleet import start_fleet  # noqa: PLC0415 - Ray takes a second to import
+
+    with start_fleet(
+        recipe.checkpoint,
+        options=recipe.options,
+        profile=profile,
+        reader=recipe.reader,
+        address=address,
+    ) as fleet:
+
+        async def wait() -> None:
+            async for waiting in fleet.starting():
+                status.update(f"loading the model: waiting for {waiting}")
+
+        asyncio.run(wait())
+        yield fleet.analyse
+
+
+def _require_loadable(checkpoint: Path, profile: Profile) -> None:
+    """What an actor would stumble over, found before there is any. No weight is read."""
+    report = check_model(checkpoint)
+    for problem in report.problems:
+        raise problem
+    load_preprocessing(checkpoint)
+    share = share_of(report.config, profile.decoders.tensor_parallel) if report.config else None
+    if share and share.reason:
+        raise ConfigError(f"profile {profile.name}: {share.reason}")
