@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.fleet import Fleet
-from jobs.batch.recipe import Recipe
+from jobs.batch.recipe import Recipe, source_of
 from pipeline.analyse import failure
 from pipeline.errors import BadInput
 from pipeline.store.archive import Archive, LocalCopy
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record
-from pipeline.video.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +35,7 @@ class Analyst:
 
     async def make_row(self, item: Item) -> Record:
         """The item's record, good or failed."""
-        source = Source(
-            uri=item.uri, path=Path(), etag=item.etag, start_s=item.start_s, end_s=item.end_s
-        )
+        source = source_of(item)
         tasks = self._recipe.tasks
         try:
             tasks = self._recipe.tasks_for(item)

@@ -21,6 +21,6 @@ def run(
     ] = None,
 ) -> int:
     """Make a row for every video of SRC. Killed or failed, the same command goes on."""
-    from jobs.batch.run import run  # noqa: PLC0415 - torch and Ray take seconds to import
+    from jobs.batch.run import run, show_forecast  # noqa: PLC0415 - torch and Ray take seconds
 
-    return run(job, events=events)
+    return show_forecast(job) if dry_run else run(job, events=events)

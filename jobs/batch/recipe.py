@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +15,7 @@ from pipeline.store.sources import VIDEO_SUFFIXES, SourceFilter
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
+from pipeline.video.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,11 @@ class Recipe:
     def to_json(self) -> str:
         """Canonical: equal recipes, equal text."""
         return json.dumps(_RECIPE.dump_python(self, mode="json"), sort_keys=True)
+
+
+def source_of(item: Item, *, path: Path = Path()) -> Source:
+    """A planned video, whose bytes lie at `path`."""
+    return Source(uri=item.uri, path=path, etag=item.etag, start_s=item.start_s, end_s=item.end_s)
 
 
 def wish_of(job: Job) -> Wish:

@@ -11,6 +11,7 @@ from rich.console import Console
 from actors.fleet import start_fleet
 from actors.profile import Profile
 from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.dry_run import dry_run
 from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
 from jobs.batch.watch import Watch
@@ -30,7 +31,7 @@ FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
 
 def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> int:
     """Make every missing row; returns the exit code. ConfigError before anything is started."""
-    profile = Profile.load(job.profile) if job.profile else Profile()
+    profile = _profile(job)
     prepared = Prepared.of(job)
     with ExitStack() as stack:
         log = stack.enter_context(_opened(events)) if events else None
@@ -51,6 +52,15 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
         + (f": {failed}" if failed else "")
     )
     return Exit.SOME_FAILED if failed else Exit.OK
+
+
+def show_forecast(job: Job) -> int:
+    """Say what the job would take; nothing is written."""
+    return dry_run(Prepared.of(job), _profile(job))
+
+
+def _profile(job: Job) -> Profile:
+    return Profile.load(job.profile) if job.profile else Profile()
 
 
 def _make_all(
