@@ -2,8 +2,8 @@
 
 Covered: its limits on memory, CPU time, files and processes are set before the first byte of the
 file is read; nothing is written; the environment is empty; the file is a descriptor, not a name.
-Not covered: the network is not blocked here (FFmpeg gets no protocol at all; deployments add a
-network policy); it may read what its user may read; root is not bound by the process limit.
+FFmpeg gets no protocol at all; its parent has left the network where it could (zygote_process).
+Not covered: it may read what its user may read; root is not bound by the process limit.
 """
 
 import json
@@ -67,14 +67,14 @@ class Ring:
         self._index += 1
 
 
-def main(channel_fd: str, ring_fd: str, settings: str) -> int:
+def main(channel_fd: int, ring_fd: int, settings: str) -> int:
     """Serve orders until the parent hangs up. Returns the exit code."""
-    channel = socket.socket(fileno=int(channel_fd))
+    channel = socket.socket(fileno=channel_fd)
     options = json.loads(settings)
     try:
         _limit_self(**options.pop("limits"))
         send(channel, Kind.READY)
-        _serve(channel, int(ring_fd), lambda: Video(FILE_FD, **options))
+        _serve(channel, ring_fd, lambda: Video(FILE_FD, **options))
     except (EOFError, BrokenPipeError):
         return 0  # the parent hung up: nobody is left to tell
     except BadInput as error:

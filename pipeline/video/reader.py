@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from pipeline.config import MIB, DecodeLimits
+from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
 from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
@@ -22,7 +22,6 @@ from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
 
 Reader = Literal["pyav", "decord"]
 
-RING_BYTES = 96 * MIB
 MAX_SLOTS = 32
 ROW_ALIGNMENT = 64  # pixels; FFmpeg rounds rows up to at most this
 PLACES_PER_RUN = 8
@@ -183,7 +182,7 @@ class Media:
             reader=reader,
             width=width,
             height=height,
-            num_slots=min(max(RING_BYTES // slot_bytes, 2), MAX_SLOTS),
+            num_slots=min(max(self._limits.ahead_bytes // slot_bytes, 2), MAX_SLOTS),
             slot_bytes=slot_bytes,
             is_counted=self._header.is_counted,
             num_indexed=len(self.info.pts),

@@ -5,20 +5,15 @@ of its video; its process, pipes and memory are gone when the reader is closed, 
 Not covered: wrong pixels from a child that was taken over; what it may reach is listed in child.py.
 """
 
-import importlib.util
 import json
 import mmap
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,17 +39,8 @@ from pipeline.video.wire import (
     to_json,
     unpack_note,
 )
+from pipeline.video.zygote import fork_child, stop_zygote
 
-EXIT_GRACE_S = 5.0
-# One thread: OpenBLAS reserves address space for each. PATH: decord insists on adding to it.
-ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": ""}
-CHILD_PROGRAM = """
-import sys
-split = sys.argv.index("--")
-sys.path[:0] = sys.argv[1:split]
-from pipeline.video.child import main
-sys.exit(main(*sys.argv[split + 1:]))
-"""
 _SIGNAL_CODES = {
     signal.SIGXCPU: (FailureCode.DECODE_TIMEOUT, "decoding used up its CPU time"),
     signal.SIGKILL: (FailureCode.DECODE_MEMORY, "the decoder was killed from outside"),
@@ -75,17 +61,13 @@ class Child:
             self._ring_fd = os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             starting.callback(os.close, self._ring_fd)
             with far_end:
-                self._process = subprocess.Popen(
-                    _command(file.demuxer, limits, may_thread, far_end.fileno(), self._ring_fd),
-                    stdin=file.fd,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(far_end.fileno(), self._ring_fd),
-                    env=ENVIRONMENT,
-                    cwd="/",
+                self._leash = fork_child(
+                    _settings(file.demuxer, limits, may_thread=may_thread),
+                    file_fd=file.fd,
+                    channel_fd=far_end.fileno(),
+                    ring_fd=self._ring_fd,
                 )
-            starting.callback(self._process.wait)
-            starting.callback(self._process.kill)
+            starting.callback(self._leash.kill)
             self._held = starting.pop_all()
 
     def probe(self) -> tuple[Header, NDArray[np.int64], NDArray[np.bool_]]:
@@ -152,6 +134,9 @@ class Child:
             self._channel.settimeout(max(patience_s, 0.001))
             return receive(self._channel)
         except TimeoutError as error:
+            if not self._is_ready:  # it never saw the file
+                stop_zygote()
+                raise Transient(f"no decoder came to life in {patience_s:.0f} s") from error
             raise BadInput(
                 FailureCode.DECODE_TIMEOUT,
                 f"no frame for {patience_s:.0f} s; limits {self._limits.stall_s:.0f} s of silence, "
@@ -164,9 +149,11 @@ class Child:
 
     def _cause_of_death(self) -> BadInput | Transient:
         try:
-            code = self._process.wait(timeout=EXIT_GRACE_S)
-        except subprocess.TimeoutExpired:
+            code = self._leash.exit_code()
+        except TimeoutError:
             return BadInput(FailureCode.DECODER_PROTOCOL, "the decoder hung up but lives")
+        except Transient as error:
+            return error
         if not self._is_ready:  # it never saw the file
             return Transient(f"the decoder could not start: exit code {code}")
         if -code in _SIGNAL_CODES:
@@ -182,42 +169,20 @@ class Child:
             self._memory = self._held.enter_context(mmap.mmap(self._ring_fd, num_bytes))
 
 
-def _command(demuxer: str, limits: DecodeLimits, may_thread: bool, *fds: int) -> list[str]:
-    settings = {
-        "demuxer": demuxer,
-        "max_pixels": limits.max_pixels,
-        "max_packets": limits.max_packets,
-        "threads": limits.threads,
-        "limits": {
-            "memory_bytes": limits.memory_bytes,
-            "cpu_s": int(limits.wall_s * limits.threads) + 1,
-            "may_thread": may_thread,
-        },
-    }
-    # Isolated and without site: half the start-up time, and no user's code can reach it.
-    arguments = [*map(str, fds), json.dumps(settings)]
-    return [
-        sys.executable,
-        "-I",
-        "-S",
-        "-B",
-        "-c",
-        CHILD_PROGRAM,
-        *_import_paths(),
-        "--",
-        *arguments,
-    ]
-
-
-@cache
-def _import_paths() -> tuple[str, ...]:
-    """Where this project, av, numpy and decord lie: all the child may import from."""
-    folders = [str(Path(__file__).parents[2])]
-    for name in ("av", "numpy", "decord"):
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin is not None:
-            folders.append(str(Path(spec.origin).parents[1]))
-    return tuple(dict.fromkeys(folders))
+def _settings(demuxer: str, limits: DecodeLimits, *, may_thread: bool) -> str:
+    return json.dumps(
+        {
+            "demuxer": demuxer,
+            "max_pixels": limits.max_pixels,
+            "max_packets": limits.max_packets,
+            "threads": limits.threads,
+            "limits": {
+                "memory_bytes": limits.memory_bytes,
+                "cpu_s": int(limits.wall_s * limits.threads) + 1,
+                "may_thread": may_thread,
+            },
+        }
+    )
 
 
 def _reported(body: bytes) -> BadInput:

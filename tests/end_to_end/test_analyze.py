@@ -1,14 +1,17 @@
 """`vidray analyze` as people run it: a process, a terminal or a pipe, an exit code."""
 
+import fcntl
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.errors import FailureCode
@@ -18,6 +21,7 @@ from tests.tiny_folder import write_folder
 
 VIDRAY = Path(sys.executable).with_name("vidray")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "TERM": "xterm-256color"}
+IN_PROCESS, OVER_RAY = ("--in-process",), ()  # Ray takes seconds to start: where it is the point
 DEADLINE_S = 90
 
 
@@ -31,13 +35,13 @@ def clip(tmp_path_factory):
     return make(tmp_path_factory.mktemp("clips"), Clip(num_frames=36, fps=12))
 
 
-def command(model, *arguments):
-    return [str(VIDRAY), "analyze", "--model", str(model), *map(str, arguments)]
+def command(model, *arguments, where=IN_PROCESS):
+    return [str(VIDRAY), "analyze", "--model", str(model), *where, *map(str, arguments)]
 
 
-def run(model, *arguments):
+def run(model, *arguments, where=IN_PROCESS):
     return subprocess.run(
-        command(model, *arguments),
+        command(model, *arguments, where=where),
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -147,14 +151,14 @@ def test_a_run_stopped_while_it_reads_leaves_no_process(tmp_path, long_clip, sto
     model = write_folder(tmp_path / "model", max_pixels=None)
     process = _started(model, long_clip)
     try:
-        children = _children(process.pid)
-        assert children
+        family = _family(process.pid)
+        assert len(family) >= 2  # the zygote and its child
         process.send_signal(stop)
         _, rest = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
     assert (process.returncode, rest) == (code, "vidray: stopped\n" if code == 130 else "")
-    assert not [child for child in children if _is_alive(child)]
+    assert not psutil.wait_procs(family, timeout=DEADLINE_S)[1]
 
 
 def test_a_run_stopped_while_it_writes_ends_before_the_answer_does(model, clip):
@@ -181,21 +185,95 @@ def _started(model, *arguments):
     return process
 
 
-def _children(pid):
-    stats = [_stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [child for child, _, parent in filter(None, stats) if parent == pid]
+def _family(pid):
+    return psutil.Process(pid).children(recursive=True)
 
 
-def _stat(pid):
-    """(pid, state, parent) of a process, None once it is gone."""
+SAME_EVERYWHERE = (
+    "--ask", "Which?", "--choices", "red,blue", "--ground", "the dog", "--at", "0.5", "--at", "2",
+    "--max-new-tokens", "6", "--fps", "4", "--long", "windows", "--json",
+)  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_ray_and_one_process_write_the_same_records(model, clip, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video " * 100)
+    near, far = (
+        run(model, clip, text, clip, *SAME_EVERYWHERE, where=where)
+        for where in (IN_PROCESS, OVER_RAY)
+    )
+    assert (near.returncode, far.returncode) == (3, 3), far.stderr
+    assert without_timings(far.stdout) == without_timings(near.stdout)
+    assert far.stdout.count('"status":"ok"') == 2
+    assert seconds_as_s(far.stderr) == seconds_as_s(near.stderr)  # Ray has nothing to add
+
+
+def without_timings(lines):
+    return re.sub(r'"timings":{[^}]*}', "", lines)
+
+
+def seconds_as_s(text):
+    return re.sub(r"(?<=done in ).*", "", text)
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_over_ray_ends_quickly_and_leaves_no_process(model, clip):
+    process, screen = _started_on_a_terminal(
+        model, clip, "--ask", "Why?", "--max-new-tokens", "30000", "--fps", "12"
+    )
     try:
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, parent = rest.split()[:2]
-    return int(name.split()[0]), state, int(parent)
+        shown = _read_until(screen, r"Why\? (?:.*\n)*.*Why\? ")
+        family = _family(process.pid)
+        os.write(screen, b"\x03")  # to every process of the terminal, as a keyboard does
+        shown += _read_until(screen, r"vidray: stopped")
+        assert process.wait(DEADLINE_S) == 130
+    finally:
+        process.kill()
+        os.close(screen)
+    for waited_for in ("starting Ray", "waiting for", "read", "encode", "prefill"):
+        assert waited_for in shown
+    assert len(set(re.findall(r"  Why\? .*", shown))) > 1  # more words each time
+    assert shown.rstrip().endswith("vidray: stopped")
+    assert len(family) > 5
+    assert not psutil.wait_procs(family, timeout=DEADLINE_S)[1]
 
 
-def _is_alive(pid):
-    stat = _stat(pid)
-    return stat is not None and stat[1] != "Z"
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_run_ended_while_ray_starts_leaves_no_process(model, clip, stop, code):
+    process, screen = _started_on_a_terminal(model, clip)
+    try:
+        _read_until(screen, "waiting for")
+        family = _family(process.pid)
+        process.send_signal(stop)
+        assert process.wait(DEADLINE_S) == code
+    finally:
+        process.kill()
+        os.close(screen)
+    assert len(family) > 2
+    assert not psutil.wait_procs(family, timeout=DEADLINE_S)[1]
+
+
+def _started_on_a_terminal(model, *arguments):
+    """A run over Ray that a terminal controls, and the terminal."""
+    screen, far_end = pty.openpty()
+    process = subprocess.Popen(
+        command(model, *arguments, where=OVER_RAY),
+        env=ENVIRONMENT,
+        stdin=far_end,
+        stdout=far_end,
+        stderr=far_end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(far_end)
+    return process, screen
+
+
+def _read_until(screen, pattern):
+    """What the terminal shows, plain, up to the pattern; the test's timeout bounds it."""
+    sent = bytearray()
+    while not re.search(pattern, shown := plain(sent.decode(errors="replace"))):
+        sent += os.read(screen, 65_536)
+    return shown

@@ -6,13 +6,15 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.config import MIB, DecodeLimits
 from pipeline.errors import BadInput, FailureCode
-from pipeline.video import sandbox
+from pipeline.video import zygote
 from pipeline.video.plan import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source, identity
@@ -25,10 +27,12 @@ GRACE_S = 20.0  # on a busy machine; a child starts in 0.15 s on an idle one
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     """No child, no descriptor and no temporary memory outlives the reading of a file."""
+    zygote.stop_zygote()
     before = set(os.listdir("/proc/self/fd"))
     yield
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert not psutil.Process().children(recursive=True)[1:]  # at most the zygote
+    zygote.stop_zygote()
+    assert not psutil.Process().children()
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
@@ -178,10 +182,10 @@ MISBEHAVE = """
 import sys
 split = sys.argv.index("--")
 sys.path[:0] = sys.argv[1:split]
-import os, time, signal, socket
-from pipeline.video import child, media, wire
+import os, time, signal
+from pipeline.video import child, media, wire, zygote_process
 {fault}
-sys.exit(child.main(*sys.argv[split + 1:]))
+sys.exit(zygote_process.main(int(sys.argv[split + 1])))
 """
 FAULTS = {
     "segfault": (
@@ -204,10 +208,10 @@ FAULTS = {
     "bug": ("media.Video.scan = lambda self: 1 / 0", "decoder_crash"),
     "no header": ("child.to_json = lambda value: b''", "decoder_protocol"),
     "garbage": (
-        "def scan(self):\n"
-        "    socket.socket(fileno=int(sys.argv[split + 1])).send(os.urandom(4096))\n"
+        "def serve(channel, *rest):\n"
+        "    channel.send(os.urandom(4096))\n"
         "    time.sleep(1000)\n"
-        "media.Video.scan = scan",
+        "child._serve = serve",
         "decoder_protocol",
     ),
     "huge count": (
@@ -236,18 +240,23 @@ FAULTS = {
 }
 
 
+@contextmanager
+def misbehaving(monkeypatch: pytest.MonkeyPatch, fault: str) -> Iterator[None]:
+    """Every child started meanwhile has the fault."""
+    with monkeypatch.context() as patched:
+        patched.setattr(zygote, "PROGRAM", MISBEHAVE.format(fault=fault))
+        zygote.stop_zygote()
+        yield
+    zygote.stop_zygote()
+
+
 @pytest.mark.parametrize(("fault", "code"), FAULTS.values(), ids=FAULTS)
 def test_a_decoder_gone_wrong_is_a_coded_failure_of_its_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, code: str
 ) -> None:
     path = make(tmp_path, Clip(num_frames=12))
     limits = DecodeLimits(stall_s=3.0, memory_bytes=2048 * MIB)
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            sandbox,
-            "CHILD_PROGRAM",
-            MISBEHAVE.format(fault=fault.replace("{folder!r}", repr(str(tmp_path)))),
-        )
+    with misbehaving(monkeypatch, fault.replace("{folder!r}", repr(str(tmp_path)))):
         assert outcome(path, limits)[0] == code
     assert outcome(path) == ("ok", ())
     assert not (written := tmp_path / "w").exists() or written.stat().st_size == 0
@@ -265,8 +274,8 @@ def test_a_decoder_that_crashes_once_is_replaced_and_no_frame_is_lost(
         "    os.kill(os.getpid(), signal.SIGSEGV)\n"
         "media.Video.rgb = once"
     )
-    monkeypatch.setattr(sandbox, "CHILD_PROGRAM", MISBEHAVE.format(fault=fault))
-    assert outcome(path) == ("ok", ())
+    with misbehaving(monkeypatch, fault):
+        assert outcome(path) == ("ok", ())
     assert marker.exists()
 
 

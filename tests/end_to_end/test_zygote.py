@@ -1,0 +1,116 @@
+"""Decoders are forked from one process: what happens when it, or who asked for them, is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.config import DecodeLimits
+from pipeline.errors import Transient
+from pipeline.video.reader import open_media
+from pipeline.video.source import Source
+from pipeline.video.zygote import stop_zygote
+from tests.hostile import outcome
+from tests.media_factory import Clip, make
+
+DEADLINE_S = 60.0
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.video.reader import open_media
+from pipeline.video.source import Source
+with open_media(Source.of(Path(sys.argv[1]))):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return make(tmp_path, Clip(num_frames=12))
+
+
+@pytest.fixture(autouse=True)
+def _another_zygote_for_each() -> Iterator[None]:
+    stop_zygote()
+    yield
+    stop_zygote()
+
+
+def test_two_videos_are_decoded_by_two_children_of_one_zygote(clip: Path) -> None:
+    with open_media(Source.of(clip)), open_media(Source.of(clip)):
+        [zygote] = psutil.Process().children()
+        assert len(zygote.children()) == 2
+    assert zygote.is_running()
+    assert not zygote.children()
+
+
+def test_a_lost_zygote_takes_its_children_along_and_is_replaced(clip: Path) -> None:
+    with pytest.raises(Transient), open_media(Source.of(clip)) as media:  # noqa: PT012
+        [zygote] = psutil.Process().children()
+        [child] = zygote.children()
+        zygote.kill()
+        zygote.wait(DEADLINE_S)
+        _until_gone(child)
+        media._probe()  # noqa: SLF001
+    assert outcome(clip) == ("ok", ())
+    [other] = psutil.Process().children()
+    assert other.pid != zygote.pid
+
+
+def test_a_zygote_that_hangs_is_replaced_and_the_video_may_be_tried_again(clip: Path) -> None:
+    assert outcome(clip) == ("ok", ())
+    [zygote] = psutil.Process().children()
+    zygote.suspend()
+    with pytest.raises(Transient, match="came to life"):
+        outcome(clip, DecodeLimits(stall_s=1.0))
+    assert not zygote.is_running()
+    assert outcome(clip) == ("ok", ())
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["running", "stopped"])
+def test_children_end_with_whoever_asked_for_them(clip: Path, is_stopped: bool) -> None:
+    command = [sys.executable, "-c", HOLD, str(clip)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as asker:
+        assert asker.stdout is not None
+        assert asker.stdout.readline() == b"open\n"
+        family = psutil.Process(asker.pid).children(recursive=True)
+        assert len(family) == 2
+        if is_stopped:
+            family[-1].suspend()
+        asker.send_signal(signal.SIGKILL)
+    for process in family:
+        _until_gone(process)
+
+
+def test_a_child_has_no_network(clip: Path) -> None:
+    with open_media(Source.of(clip)):
+        [zygote] = psutil.Process().children()
+        [child] = zygote.children()
+        own, theirs = (os.readlink(f"/proc/{pid}/ns/net") for pid in ("self", child.pid))
+        if own == theirs:
+            pytest.skip("this machine lets nobody leave its network")
+        devices = Path(f"/proc/{child.pid}/net/dev").read_text().split()
+        assert [word for word in devices if word.endswith(":")] == ["lo:"]
+
+
+def test_a_child_holds_only_its_file_its_channel_and_its_frames(clip: Path) -> None:
+    with open_media(Source.of(clip)), open_media(Source.of(clip)):
+        [zygote] = psutil.Process().children()
+        for child in zygote.children():
+            folder = f"/proc/{child.pid}/fd"
+            held = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+            kinds = sorted(name.split(":")[0] for name in held if name != "/dev/null")
+            assert kinds == sorted([str(clip), "/memfd", "socket"])
+
+
+def _until_gone(process: psutil.Process) -> None:
+    try:
+        process.wait(DEADLINE_S)
+    except psutil.NoSuchProcess:
+        return
