@@ -275,5 +275,8 @@ def _read_until(screen, pattern):
     """What the terminal shows, plain, up to the pattern; the test's timeout bounds it."""
     sent = bytearray()
     while not re.search(pattern, shown := plain(sent.decode(errors="replace"))):
-        sent += os.read(screen, 65_536)
+        try:
+            sent += os.read(screen, 65_536)
+        except OSError:  # EIO: the other end was closed
+            pytest.fail(f"ended before {pattern!r} was shown:\n{shown}")
     return shown

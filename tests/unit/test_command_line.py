@@ -15,12 +15,14 @@ from jobs.analyze import Settings
 from jobs.display import LiveDisplay
 from jobs.draw import COLOURS, draw_boxes
 from jobs.results import printable, show
+from jobs.workplace import Workplace
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError, FailureCode
 from pipeline.model.constraint import Choices, JsonSchema
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make, read_barcode
+from tests.tiny_folder import write_folder
 
 TYPED = {
     "clips": (Path("a.mp4"),),
@@ -44,6 +46,7 @@ TYPED = {
     "seed": 0,
     "reader": "pyav",
     "int8": False,
+    "workplace": Workplace(),
 }
 
 
@@ -88,6 +91,7 @@ def typed(monkeypatch, capsys, *arguments):
         (["analyze", "a.mp4", "--ask", "  "], "needs words"),
         (["analyze", "a.mp4", "--ground", "it", "--out", "/dev/null/x"], "--out /dev/null/x"),
         (["analyze", "a.mp4", "--max-new-tokens", "0"], "max_new_tokens"),
+        (["analyze", "a.mp4", "--in-process", "--address", "auto"], "--in-process excludes"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
@@ -97,6 +101,25 @@ def test_a_mistyped_command_is_one_line_and_exit_code_2(monkeypatch, capsys, arg
     assert says in err.splitlines()[-1]
     assert err.startswith("vidray: ")
     assert len(err.splitlines()) == 1
+
+
+def test_what_is_typed_wrong_is_found_before_ray_is_started(monkeypatch, capsys, tmp_path):
+    def start_fleet(*_, **__):
+        pytest.fail("Ray was started")
+
+    monkeypatch.setattr("actors.fleet.start_fleet", start_fleet)
+    model = write_folder(tmp_path / "model")
+    uneven = tmp_path / "uneven.yaml"
+    uneven.write_text("decoders: {tensor_parallel: 7}")
+    (tmp_path / "empty").mkdir()
+    for arguments, says in (
+        (["--model", str(tmp_path / "empty")], "config.json: missing"),
+        (["--model", str(model), "--profile", str(tmp_path / "none.yaml")], "no such profile"),
+        (["--model", str(model), "--profile", str(uneven)], "7 ranks"),
+    ):
+        code, _, err = typed(monkeypatch, capsys, "analyze", "a.mp4", *arguments)
+        assert code == 2, err
+        assert says in err
 
 
 @pytest.mark.parametrize(
