@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from jobs.batch.cli import app as batch
+from jobs.batch.cli import results
 from jobs.demo_model.cli import app as demo_model
 from jobs.exits import Exit
 from pipeline.errors import ConfigError, VidrayError
@@ -34,6 +35,7 @@ InProcess = Annotated[
 ]
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
 app.add_typer(batch, name="batch")
+app.add_typer(results)
 app.add_typer(model, name="model")
 app.add_typer(demo_model, name="demo-model")
 

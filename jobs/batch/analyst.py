@@ -1,13 +1,12 @@
 """One planned video to its row: its bytes fetched, its tasks done, its own faults recorded."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.fleet import Fleet
 from jobs.batch.recipe import Recipe, source_of
 from pipeline.analyse import failure
 from pipeline.errors import BadInput
@@ -25,10 +24,19 @@ class Maker:
 
 
 class Analyst:
-    """Makes rows with a fleet. What it raises is not a video's fault and stops the job."""
+    """Makes rows. What it raises is not a video's fault and stops the job.
 
-    def __init__(self, fleet: Fleet, archive: Archive, recipe: Recipe, maker: Maker) -> None:
-        self._fleet = fleet
+    analyse: what a fleet or a process does with a local file: `analyse(source, tasks, video_id=)`.
+    """
+
+    def __init__(
+        self,
+        analyse: Callable[..., Awaitable[Record]],
+        archive: Archive,
+        recipe: Recipe,
+        maker: Maker,
+    ) -> None:
+        self._analyse = analyse
         self._archive = archive
         self._recipe = recipe
         self._maker = maker
@@ -41,7 +49,7 @@ class Analyst:
             tasks = self._recipe.tasks_for(item)
             async with self._opened(item) as copy:
                 found = replace(source, path=Path(copy.path), etag=copy.info.etag)
-                record = await self._fleet.analyse(found, tasks, video_id=item.video_id)
+                record = await self._analyse(found, tasks, video_id=item.video_id)
         except BadInput as error:
             record = failure(source, tasks, self._maker, video_id=item.video_id, error=error)
         if record.size_bytes is None:

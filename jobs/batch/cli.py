@@ -1,4 +1,4 @@
-"""vidray batch: jobs over archives."""
+"""vidray batch: jobs over archives; and what can be done with their output."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,10 @@ from jobs.batch.flags import takes_job
 from jobs.batch.job import Job
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: an archive in, one row per video out.")
+results = typer.Typer()
+
+Out = Annotated[str, typer.Argument(metavar="OUT", help="A job's output.")]
+Name = Annotated[str, typer.Argument(metavar="URI", help="A video's uri, its end, or its id.")]
 
 
 @app.command()
@@ -24,3 +28,53 @@ def run(
     from jobs.batch.run import run, show_forecast  # noqa: PLC0415 - torch and Ray take seconds
 
     return show_forecast(job) if dry_run else run(job, events=events)
+
+
+@results.command()
+def fsck(
+    out: Out,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Delete what no plan names, once it is a day old.")
+    ] = False,
+) -> int:
+    """Compare a job's output with its plan, byte by byte."""
+    from jobs.batch.check import run  # noqa: PLC0415 - pyarrow and minio take a second to import
+
+    return run(out, clean=clean)
+
+
+@results.command()
+def tables(out: Out) -> int:
+    """Derive flat captions, answers and boxes next to a job's rows."""
+    from jobs.batch.tables import run  # noqa: PLC0415 - likewise
+
+    return run(out)
+
+
+@results.command()
+def show(
+    out: Out,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[URI]", help="A video's uri, its end, or its id.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Lines, where no video is named.")] = 100,
+    json: Annotated[bool, typer.Option("--json", help="One JSON record per line.")] = False,
+) -> int:
+    """Print what a job said of its videos."""
+    from jobs.batch.show import run  # noqa: PLC0415 - likewise
+
+    return run(out, name, limit=limit, json=json)
+
+
+@results.command()
+def replay(
+    out: Out,
+    name: Name,
+    model: Annotated[
+        Path | None, typer.Option(help="The folder the job was run with, if not vidray-demo.")
+    ] = None,
+) -> int:
+    """Make one row again from what its job recorded; say whether it is the same."""
+    from jobs.batch.replay import run  # noqa: PLC0415 - torch takes seconds to import
+
+    return run(out, name, model=model)

@@ -13,7 +13,7 @@ from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
 from pipeline.store.objects import ObjectStore, probe
 from pipeline.store.open import S3_SCHEME, open_store
-from pipeline.store.plan import JobPlan, JobSpec, open_job
+from pipeline.store.plan import Checkpoint, JobPlan, JobSpec, open_job, pass_by
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items
 
@@ -48,7 +48,9 @@ class Prepared:
         """The archive's videos, streamed."""
         return find_items(self.spec.source, self.recipe.source_filter, s3=self.s3)
 
-    def plan(self) -> JobPlan:
+    def plan(self, *, checkpoint: Checkpoint = pass_by) -> JobPlan:
         """Submit the job to its store, or find it submitted there."""
         probe(self.store)
-        return open_job(self.store, self.spec, self.items(), job_id=self.job.job_id)
+        return open_job(
+            self.store, self.spec, self.items(), job_id=self.job.job_id, checkpoint=checkpoint
+        )

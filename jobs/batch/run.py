@@ -14,12 +14,12 @@ from jobs.batch.analyst import Analyst, Maker
 from jobs.batch.dry_run import dry_run
 from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
-from jobs.batch.watch import Watch
+from jobs.batch.watch import Watch, describe_failures
 from jobs.exits import Exit
 from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError, StoreError, Transient
 from pipeline.store.archive import Archive
-from pipeline.store.commit import load_success
+from pipeline.store.commit import finish, load_success
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
 from pipeline.store.plan import Checkpoint, JobPlan, pass_by
@@ -35,23 +35,21 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
     prepared = Prepared.of(job)
     with ExitStack() as stack:
         log = stack.enter_context(_opened(events)) if events else None
-        plan = prepared.plan()
+        plan = prepared.plan(checkpoint=checkpoint)
         before = tally(prepared.store)
         console = Console(stderr=True, highlight=False)
         watch = Watch(console, plan, before, events=log)
         try:
             with watch:
-                if load_success(prepared.store) is None:
+                if before.num_parts < plan.num_parts:
                     _make_all(prepared, plan, profile, watch, checkpoint)
+                elif load_success(prepared.store) is None:
+                    finish(prepared.store, plan, sha256s={}, checkpoint=checkpoint)
         except (StoreError, Transient) as error:
             again = "what is committed stays; run the same command again to go on"
             raise type(error)(f"{error}; {again}") from error
-    failed = ", ".join(f"{count} {code}" for code, count in watch.codes.most_common())
-    print(
-        f"{job.out}: {plan.num_items} videos, {watch.codes.total()} failed"
-        + (f": {failed}" if failed else "")
-    )
-    return Exit.SOME_FAILED if failed else Exit.OK
+    print(f"{job.out}: {plan.num_items} videos, {describe_failures(watch.codes)}")
+    return Exit.SOME_FAILED if watch.codes else Exit.OK
 
 
 def show_forecast(job: Job) -> int:
@@ -81,7 +79,7 @@ def _make_all(
         maker = Maker(
             model=prepared.checkpoint.resolve().name, model_digest=prepared.spec.model_digest
         )
-        analyst = Analyst(fleet, archive, recipe, maker)
+        analyst = Analyst(fleet.analyse, archive, recipe, maker)
 
         async def make_row(item: Item) -> Record:
             record = await analyst.make_row(item)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import IO
@@ -158,3 +158,10 @@ def seconds_of(record: Record) -> float:
 
 def _span(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def describe_failures(codes: Mapping[str, int]) -> str:
+    """As in "3 failed: 2 truncated, 1 not_found"."""
+    most = sorted(codes.items(), key=lambda entry: (-entry[1], entry[0]))
+    which = ", ".join(f"{count} {code}" for code, count in most)
+    return f"{sum(codes.values())} failed" + (f": {which}" if which else "")

@@ -1,0 +1,80 @@
+"""`vidray replay`: makes one row again, in this process, and says whether it is the same."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.analyze import demo_model
+from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.output import Found, Output, find, open_output
+from jobs.batch.recipe import read_recipe
+from jobs.exits import Exit
+from jobs.results import printable
+from pipeline.analyse import analyse
+from pipeline.config import DecodeLimits
+from pipeline.errors import ConfigError
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.model.digest import digest
+from pipeline.store.archive import Archive
+from pipeline.tasks.records import Record
+
+
+def run(uri: str, name: str, *, model: Path | None) -> int:
+    """Print what differs, if anything; exit code 0 only if nothing does.
+
+    name: a video's uri, the end of it, or its id. model: the folder the job was run with.
+    """
+    output = open_output(uri)
+    found = list(find(output, name))
+    if len(found) != 1:
+        which = ", ".join(entry.record.video_id for entry in found)
+        raise ConfigError(f"{uri} has {len(found)} rows of {name!r}" + (which and f": {which}"))
+    (entry,) = found
+    checkpoint = model or demo_model()
+    made_by, given = entry.record.provenance.model_digest, digest(checkpoint)
+    if given != made_by:
+        raise ConfigError(
+            f"the row was made by a model of digest {made_by[:16]}, {checkpoint} has {given[:16]}"
+        )
+    again = make_again(output, entry, checkpoint)
+    changes = list(differences(asdict(entry.record), asdict(again)))
+    for change in changes:
+        print(printable(change))
+    uri = printable(entry.record.uri)
+    print(f"{uri}: {f'{len(changes)} fields differ' if changes else 'identical'}")
+    return Exit.FAILED if changes else Exit.OK
+
+
+def make_again(output: Output, entry: Found, checkpoint: Path) -> Record:
+    """The row as this process makes it from the plan, the source and the model."""
+    recipe = read_recipe(output.plan.spec.config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = LocalModel.load(checkpoint, device=device)
+    flow = LocalFlow(loaded, options=recipe.options, reader=recipe.reader)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vidray-") as folder:
+            archive = Archive(s3=output.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
+            maker = Maker(model=loaded.name, model_digest=loaded.digest)
+            analyst = Analyst(partial(analyse, flow=flow), archive, recipe, maker)
+            return asyncio.run(analyst.make_row(entry.item))
+    finally:
+        flow.close()
+
+
+def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Every field that differs, by its path; timings always do and do not count."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in was:
+            if path or key != "timings":
+                yield from differences(was[key], now[key], f"{path}.{key}" if path else key)
+    elif isinstance(was, tuple) and isinstance(now, tuple) and len(was) == len(now):
+        for index, (one, other) in enumerate(zip(was, now, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    elif was != now:
+        yield f"{path}: was {was!r}, is {now!r}"
