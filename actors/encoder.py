@@ -4,28 +4,18 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 import torch
 
+from actors.calls import end_process
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.weights import load_model
 
 MAX_BATCH = 4  # chunks; more only makes the first of them wait
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeNote:
-    """What the stream needs to know of an encoded chunk; small, so it may travel by value."""
-
-    num_frames: int
-    num_damaged: int
-    read_s: float
-    encode_s: float
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -42,28 +32,23 @@ class VisionEncoderActor:
             halves=("vision",),
         )
         self._encoder = VisionEncoder(model.vision)
+        self._stall_s = profile.stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._waiting: list[tuple[FrameParcel, asyncio.Future[TokenParcel]]] = []
         self._is_busy = asyncio.Lock()
 
     @ray.method(num_returns=2)
-    async def encode(self, parcel: FrameParcel) -> tuple[TokenParcel, EncodeNote]:
-        """The parcel's tokens, and a note on them."""
+    async def encode(self, parcel: FrameParcel) -> tuple[TokenParcel, float]:
+        """The parcel's tokens, and the seconds that took."""
         started = time.perf_counter()
         done: asyncio.Future[TokenParcel] = asyncio.get_running_loop().create_future()
         self._waiting.append((parcel, done))
         async with self._is_busy:
             if not done.done():
                 await self._encode_waiting()
-        note = EncodeNote(
-            num_frames=len(parcel.is_damaged),
-            num_damaged=sum(parcel.is_damaged),
-            read_s=parcel.read_s,
-            encode_s=time.perf_counter() - started,
-        )
-        return await done, note
+        return await done, time.perf_counter() - started
 
-    def process_id(self) -> int:
+    async def process_id(self) -> int:
         return os.getpid()
 
     async def _encode_waiting(self) -> None:
@@ -71,7 +56,10 @@ class VisionEncoderActor:
         parcels = [parcel for parcel, _ in batch]
         loop = asyncio.get_running_loop()
         try:
-            encoded = await loop.run_in_executor(self._thread, self._encode, parcels)
+            async with asyncio.timeout(self._stall_s):
+                encoded = await loop.run_in_executor(self._thread, self._encode, parcels)
+        except TimeoutError as error:
+            end_process(error)
         except Exception as error:  # noqa: BLE001 - each waiter is told
             for _, done in batch:
                 done.set_exception(error)

@@ -14,16 +14,17 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+from ray import ObjectRefGenerator
 from ray._private import ray_constants
 from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.calls import Handle, answer_of, until_ready
 from actors.decoder import LanguageDecoderActor
 from actors.encoder import VisionEncoderActor
-from actors.calls import Handle, answer_of, until_ready
-from actors.flow import PoolNames, Pools
 from actors.host import StreamHostActor
+from actors.pool import PoolNames, Pools
 from actors.profile import Profile
 from actors.reader import FrameReaderActor
 from pipeline.analyse import ignore
@@ -45,6 +46,7 @@ class Fleet:
         self.host = host
         self._profile = profile
         self._room = asyncio.Semaphore(profile.videos_in_flight)
+        self._is_started = False
 
     async def starting(self) -> AsyncIterator[str]:
         """Yield what is still being waited for, until every actor has loaded what it works with.
@@ -68,12 +70,18 @@ class Fleet:
                 except RayActorError as error:
                     reason = str(error).strip().rpartition("\n")[2]
                     raise Transient(f"a {role} cannot start: {reason}") from error
+        self._is_started = True
 
     async def analyse(
         self, source: Source, tasks: Tasks, *, video_id: str, listener: Listener = ignore
     ) -> Record:
         """Do all tasks on one video; waits for its turn. Events may repeat after a loss."""
         async with self._room:
+            if (
+                not self._is_started
+            ):  # who loads a model for minutes does not answer, and is not lost
+                async for _ in self.starting():
+                    pass
             for attempt in itertools.count(1):
                 try:
                     return await self._analyse(source, tasks, video_id, listener)
@@ -94,9 +102,8 @@ class Fleet:
             return item
         except StopAsyncIteration:
             raise Transient("the stream host ended without a record") from None
-        except asyncio.CancelledError:
-            ray.cancel(items)
-            raise
+        finally:
+            ray.cancel(items)  # whoever gave up wants nothing held; after a record it does nothing
 
     async def _next(self, items: "ObjectRefGenerator[Event | Record]") -> Event | Record:
         """What the host yields next, for as long as it is alive."""

@@ -2,62 +2,32 @@
 
 import asyncio
 import itertools
-import random
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
+import torch
 
-from actors.encoder import EncodeNote
+from actors.calls import Handle, Result, answer_of, until_ready
+from actors.credit import Credit
+from actors.pool import Pool, Pools
 from actors.profile import Profile
-from actors.reader import Opened
-from pipeline.errors import Transient, VidrayError
+from actors.reader import Opened, ReadNote
+from pipeline.errors import Transient
 from pipeline.flow import EncodedChunk, Listener, Moved
 from pipeline.model.digest import digest, display_name
+from pipeline.model.hub_config import load_config
 from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.model.stream import Piece
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.prompts import Prompts
 from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import Request, View
-from pipeline.types import TEMPORAL, MediaInfo, SamplingPlan
+from pipeline.types import TEMPORAL, ChunkSpan, MediaInfo, SamplingPlan, Window
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
-
-Handle = Any  # Ray makes an actor handle's methods at run time
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Pools:
-    """The actors that all stream hosts share."""
-
-    readers: tuple[Handle, ...]
-    encoders: tuple[Handle, ...]
-    decoders: tuple[Handle, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PoolNames:
-    """What those actors are called. To a stream host they travel as names: of an actor with handles
-    in its constructor's arguments Ray fears, aloud, that it could not be restarted.
-    """
-
-    readers: tuple[str, ...]
-    encoders: tuple[str, ...]
-    decoders: tuple[str, ...]
-
-    def find(self) -> Pools:
-        return Pools(
-            readers=tuple(map(ray.get_actor, self.readers)),
-            encoders=tuple(map(ray.get_actor, self.encoders)),
-            decoders=tuple(map(ray.get_actor, self.decoders)),
-        )
 
 
 class RayFlow:
@@ -80,47 +50,54 @@ class RayFlow:
         layout = ChatLayout(Tokenizer.load(checkpoint))
         self.model = display_name(checkpoint, int8=profile.decoders.int8)
         self.model_digest = digest(checkpoint)
-        self.pools = pools
         self.profile = profile
         self.prompts = Prompts(layout, profile.decoders.limits)
+        self.encoders = Pool(pools.encoders)
+        self._readers = Pool(pools.readers)
+        self._decoders = Pool(pools.decoders)
         self._options = options.within(min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels)
+        element: torch.dtype = getattr(torch, profile.dtype)
+        self._token_bytes = load_config(checkpoint).hidden_size * element.itemsize
         self._owner = owner
         self._numbers = itertools.count()
 
     @asynccontextmanager
     async def open(self, source: Source) -> AsyncIterator["RayVideo"]:
-        reader, key = random.choice(self.pools.readers), self._new_name()  # noqa: S311
-        try:
-            opened: Opened = await self.answer_of(reader, reader.open.remote(key, source))
-            yield RayVideo(self, reader, key, opened, self._options.of(source))
-        finally:
-            reader.close.remote(key)
+        key = self._new_name()
+        with self._readers.least_loaded(load=1) as reader:
+            try:
+                opened: Opened = await self.answer_of(reader, reader.open.remote(key, source))
+                yield RayVideo(self, reader, key, opened, self._options.of(source))
+            finally:
+                reader.close.remote(key)
 
     @asynccontextmanager
     async def stream(self, view: View | None) -> AsyncIterator["RayStream"]:
-        decoder, key = random.choice(self.pools.decoders), self._new_name()  # noqa: S311
-        try:
-            # No time limit: a stream without room waits for as long as others are being served.
-            await _translated(decoder.open.remote(key, self.prompts.media(view)))
-            yield RayStream(self, decoder, key, view)
-        finally:
-            decoder.close.remote(key)
+        key, media = self._new_name(), self.prompts.media(view)
+        num_tokens = sum(medium.num_tokens for medium in media)
+        load = num_tokens + self.profile.decoders.question_tokens
+        with self._decoders.least_loaded(load=load) as decoder:
+            try:
+                await self.answer_of(decoder, decoder.open.remote(key, media))
+                yield RayStream(self, decoder, key, view)
+            finally:
+                decoder.close.remote(key)
 
     def max_parts(self, max_new_tokens: int) -> int:
         return self.prompts.max_parts(max_new_tokens)
 
+    def num_bytes(self, window: Window, span: ChunkSpan) -> int:
+        """What a chunk of this window holds on its way: its frames, then also its tokens."""
+        frames = span.num_steps * TEMPORAL * window.grid.size.num_pixels * 3
+        return frames + span.num_steps * window.grid.tokens_per_step * self._token_bytes
+
     async def answer_of(self, actor: Handle, call: Awaitable[Result]) -> Result:
-        """The call's result; an actor that is silent for too long is killed and starts again."""
-        try:
-            async with asyncio.timeout(self.profile.stall_s):
-                return await _translated(call)
-        except TimeoutError:
-            ray.kill(actor, no_restart=False)
-            raise Transient(f"an actor was silent for {self.profile.stall_s:g} s") from None
+        """The call's result; Transient if the actor is lost or silent."""
+        return await answer_of(actor, call, stall_s=self.profile.stall_s)
 
     async def release(self, owner: str) -> None:
         """Free what a stream host of this name left open; whoever was restarted holds nothing."""
-        actors = (*self.pools.readers, *self.pools.decoders)
+        actors = (*self._readers.actors, *self._decoders.actors)
         calls = (self.answer_of(actor, actor.release.remote(owner)) for actor in actors)
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, Transient):
@@ -128,12 +105,21 @@ class RayFlow:
 
     async def ready(self) -> None:
         """Wait until every actor answers; one that was lost loads its model again first."""
-        actors = (*self.pools.readers, *self.pools.encoders, *self.pools.decoders)
+        actors = (*self._readers.actors, *self.encoders.actors, *self._decoders.actors)
         patience_s = self.profile.stall_s
         await asyncio.gather(*(until_ready(actor, patience_s=patience_s) for actor in actors))
 
     def _new_name(self) -> str:
         return f"{self._owner}/{next(self._numbers)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """A chunk whose frames are read and whose tokens are on their way."""
+
+    note: ReadNote
+    tokens: Any  # references: of the TokenParcel,
+    seconds: Any  # and of what it took
 
 
 class RayVideo:
@@ -157,52 +143,51 @@ class RayVideo:
     async def token_chunks(
         self, view: View, *, listener: Listener
     ) -> AsyncGenerator[EncodedChunk, None]:
-        """The view's chunks in order; reader and encoder work ahead of whoever takes them."""
-        credit = self._flow.profile.chunks_in_flight
-        encoding: asyncio.Queue[tuple[Any, Any] | BaseException | None] = asyncio.Queue(credit)
-        pump = asyncio.create_task(self._encode_all(view, encoding))
-        try:
-            while isinstance(item := await encoding.get(), tuple):
-                tokens, noted = item
-                note: EncodeNote = await self._flow.answer_of(self._encoder, noted)
-                listener(Moved("read", note.num_frames // TEMPORAL))
-                listener(Moved("encode", note.num_frames // TEMPORAL))
-                yield EncodedChunk(
-                    tokens=tokens,
-                    num_frames=note.num_frames,
-                    num_damaged=note.num_damaged,
-                    read_s=note.read_s,
-                    encode_s=note.encode_s,
-                )
-            if item is not None:
-                raise item
-        finally:
-            pump.cancel()
+        """The view's chunks in order; reader and encoder work ahead as far as the credit goes."""
+        credit = Credit(self._flow.profile.video_bytes)
+        encoding: asyncio.Queue[_Encoding | Exception] = asyncio.Queue()
+        # Always the same encoder for one video, so that its chunks are encoded in order.
+        with self._flow.encoders.least_loaded(load=view.window.grid.num_tokens) as encoder:
+            ahead = self._read_ahead(view, encoder, credit, encoding, listener)
+            pump = asyncio.create_task(ahead)
+            try:
+                for span in view.window.chunks:
+                    chunk = await encoding.get()
+                    if isinstance(chunk, Exception):
+                        raise chunk
+                    encode_s = await self._flow.answer_of(encoder, chunk.seconds)
+                    listener(Moved("encode", span.num_steps))
+                    yield EncodedChunk.of(
+                        chunk.tokens,
+                        chunk.note.is_damaged,
+                        read_s=chunk.note.read_s,
+                        encode_s=encode_s,
+                    )
+                    credit.give_back(self._flow.num_bytes(view.window, span))
+            finally:
+                pump.cancel()
 
-    @property
-    def _encoder(self) -> Handle:
-        """Always the same one of a video, so that its chunks are encoded in order."""
-        encoders = self._flow.pools.encoders
-        return encoders[hash(self._key) % len(encoders)]
-
-    async def _encode_all(
-        self, view: View, encoding: "asyncio.Queue[tuple[Any, Any] | BaseException | None]"
+    async def _read_ahead(
+        self,
+        view: View,
+        encoder: Handle,
+        credit: Credit,
+        encoding: "asyncio.Queue[_Encoding | Exception]",
+        listener: Listener,
     ) -> None:
-        """Send every chunk that the reader yields to the encoder; a full queue stops the reader."""
-        frames = self._reader.read.options(
-            num_returns="streaming",
-            _generator_backpressure_num_objects=self._flow.profile.chunks_in_flight,
-        ).remote(self._key, view.plan, view.window)
+        """Read chunk after chunk while there is credit, and send each on to the encoder."""
+        reader = self._reader
         try:
-            for _ in view.window.chunks:
-                parcel = await self._flow.answer_of(self._reader, anext(frames))
-                await encoding.put(tuple(self._encoder.encode.remote(parcel)))
-            await encoding.put(None)
-        except StopAsyncIteration:
-            # The generator's last object tells why it ended early.
-            await encoding.put(Transient("the reader ended before the plan did"))
-        except VidrayError as error:
-            await encoding.put(error)
+            start = reader.start.remote(self._key, view.plan, view.window)
+            await self._flow.answer_of(reader, start)
+            for span in view.window.chunks:
+                await credit.take(self._flow.num_bytes(view.window, span))
+                frames, noted = reader.read.remote(self._key)
+                note: ReadNote = await self._flow.answer_of(reader, noted)
+                listener(Moved("read", span.num_steps))
+                encoding.put_nowait(_Encoding(note, *encoder.encode.remote(frames)))
+        except Exception as error:  # noqa: BLE001 - raised again by whoever takes the chunks
+            encoding.put_nowait(error)
 
 
 class RayStream:
@@ -228,28 +213,3 @@ class RayStream:
             piece: Piece = await self._flow.answer_of(self._decoder, reference)
             remaining -= piece.result is not None
             yield piece
-
-
-async def until_ready(actor: Handle, *, patience_s: float) -> None:
-    """Return when the actor answers, or when patience is at its end: the next call says why."""
-    deadline, delay_s = time.monotonic() + patience_s, 0.1
-    while time.monotonic() < deadline:
-        try:
-            async with asyncio.timeout(patience_s):
-                await _translated(actor.process_id.remote())
-            return
-        except (Transient, TimeoutError):
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, 2.0)
-
-
-async def _translated(call: Awaitable[Result]) -> Result:
-    """The call's result; our own errors arrive as themselves, losses as Transient."""
-    try:
-        return await call
-    except RayTaskError as error:
-        if isinstance(error.cause, VidrayError):
-            raise error.cause from None
-        raise
-    except RayError as error:
-        raise Transient(f"lost on the way: {type(error).__name__}") from error

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import ray
 
-from actors.flow import PoolNames, RayFlow
+from actors.flow import RayFlow
+from actors.pool import PoolNames
 from actors.profile import Profile
 from pipeline.analyse import analyse, failure
 from pipeline.errors import BadInput, FailureCode, Transient

@@ -15,24 +15,22 @@ from pipeline.types import FrameChunk, TokenChunk
 
 @dataclass(frozen=True, slots=True)
 class FrameParcel:
-    """A FrameChunk on its way. frames: (T, H, W, 3) uint8; read_s: waiting for its frames."""
+    """A FrameChunk on its way. frames: (T, H, W, 3) uint8."""
 
     plan_hash: str
     window_index: int
     index: int
     frames: NDArray[np.uint8]
     is_damaged: tuple[bool, ...]
-    read_s: float
 
     @classmethod
-    def pack(cls, chunk: FrameChunk, *, read_s: float) -> "FrameParcel":
+    def pack(cls, chunk: FrameChunk) -> "FrameParcel":
         return cls(
             chunk.plan_hash,
             chunk.window_index,
             chunk.index,
             chunk.frames.numpy(),
             chunk.is_damaged,
-            read_s,
         )
 
     def unpack(self) -> FrameChunk:

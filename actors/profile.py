@@ -1,10 +1,10 @@
 """How much of a machine or a fleet vidray takes: pool sizes, devices, budgets. One typed file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config import MIB, EngineLimits
 from pipeline.errors import ConfigError
@@ -20,6 +20,9 @@ class ReaderPool(_Settings):
     num_actors: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=0.5, ge=0)
     videos_per_actor: int = Field(default=2, ge=1, description="clips one reader reads at once")
+    ahead_bytes: int = Field(
+        default=32 * MIB, ge=1, description="decoded frames of one clip that wait in its child"
+    )
 
 
 class EncoderPool(_Settings):
@@ -57,13 +60,26 @@ class Profile(_Settings):
     readers: ReaderPool = ReaderPool()
     encoders: EncoderPool = EncoderPool()
     decoders: DecoderPool = DecoderPool()
-    chunks_in_flight: int = Field(
-        default=3, ge=1, description="chunks of one video between reader and decoder"
-    )
     videos_in_flight: int = Field(default=4, ge=1, description="videos open at once")
+    video_bytes: int = Field(
+        default=32 * MIB,
+        ge=1,
+        description="frames and token chunks of one video between reader and decoder; "
+        "one chunk, at most 12 MiB with 2B and 22 MiB with 72B, may always be on its way",
+    )
     object_store_bytes: int = Field(default=256 * MIB, ge=80 * MIB, description="embedded Ray only")
     stall_s: float = Field(default=120.0, gt=0, description="silence after which an actor is dead")
     max_attempts: int = Field(default=3, ge=1, description="runs of one video before it fails")
+
+    @model_validator(mode="after")
+    def _videos_fit_the_object_store(self) -> Self:
+        num_bytes = self.videos_in_flight * self.video_bytes
+        if num_bytes > self.object_store_bytes:
+            raise ValueError(
+                f"videos_in_flight * video_bytes is {num_bytes}, "
+                f"more than object_store_bytes {self.object_store_bytes}"
+            )
+        return self
 
     @property
     def num_cpus(self) -> float:
@@ -86,5 +102,5 @@ class Profile(_Settings):
             raise ConfigError(f"{path}: not YAML: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(key) for key in first["loc"])
+            field = ".".join(str(key) for key in first["loc"]) or "profile"
             raise ConfigError(f"{path}: {field}: {first['msg']}, got {first['input']!r}") from error

@@ -1,19 +1,27 @@
-"""A process that owns decoding children: opens videos, hands out their frames by chunks."""
+"""A process that owns decoding children: opens videos, hands out their frames chunk by chunk.
 
+A chunk is read when it is asked for; until then the child decodes ahead into a ring of fixed size.
+"""
+
+import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ray
 
 from actors.parcel import FrameParcel
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
-from pipeline.types import MediaInfo, SamplingPlan, Window
+from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Window
 from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,43 +33,95 @@ class Opened:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReadNote:
+    """What the stream needs to know of a chunk of frames; small, so it may travel by value."""
+
+    is_damaged: tuple[bool, ...]
+    read_s: float
+
+
+class OpenVideo:
+    """One video in this process; whoever works on it holds its lock."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self._held = ExitStack()
+        self._media: Media | None = None
+        self._chunks: Iterator[FrameChunk] = iter(())
+
+    def open(self, source: Source, limits: DecodeLimits) -> Opened:
+        self._media = self._held.enter_context(open_media(source, limits))
+        size_bytes = source.path.stat().st_size
+        return Opened(media=self._media.info, etag=identity(source), size_bytes=size_bytes)
+
+    def start(self, plan: SamplingPlan, window: Window, reader: Reader) -> None:
+        if self._media is None:
+            raise Transient("the video was not opened")
+        self._chunks = self._media.read(plan, window, reader=reader)
+
+    def read(self) -> tuple[FrameParcel, ReadNote]:
+        started = time.perf_counter()
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            raise Transient("there are no more frames in this window")
+        return FrameParcel.pack(chunk), ReadNote(chunk.is_damaged, time.perf_counter() - started)
+
+    def close(self) -> None:
+        self._chunks = iter(())
+        self._held.close()
+
+
 @ray.remote(max_restarts=-1, max_task_retries=0)
 class FrameReaderActor:
-    """Videos are open under names that their streams choose; a restarted reader knows none."""
+    """Videos are open under names that their streams choose; a restarted reader knows none.
 
-    def __init__(self, limits: DecodeLimits, reader: Reader) -> None:
+    Names are registered in the order of the calls, before any of them waits: a video that is closed
+    while it is being opened is closed.
+    """
+
+    def __init__(self, limits: DecodeLimits, reader: Reader, num_threads: int) -> None:
         self._limits = limits
         self._reader: Reader = reader
-        self._open: dict[str, tuple[AbstractContextManager[Media], Media]] = {}
+        self._videos: dict[str, OpenVideo] = {}
+        self._reading = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
 
-    def open(self, key: str, source: Source) -> Opened:
+    async def open(self, key: str, source: Source) -> Opened:
         """Start a child on the video and read its header. Raises BadInput."""
-        context = open_media(source, self._limits)
-        media = context.__enter__()
-        self._open[key] = (context, media)
-        etag = identity(source)
-        return Opened(media=media.info, etag=etag, size_bytes=source.path.stat().st_size)
+        video = self._videos[key] = OpenVideo()
+        return await self._on_thread(video, lambda: video.open(source, self._limits))
 
-    def read(self, key: str, plan: SamplingPlan, window: Window) -> Iterator[FrameParcel]:
-        """The window's chunks in order. Raises BadInput."""
-        if key not in self._open:
-            raise Transient("the reader was restarted and lost the video")
-        _, media = self._open[key]
-        started = time.perf_counter()
-        for chunk in media.read(plan, window, reader=self._reader):
-            yield FrameParcel.pack(chunk, read_s=time.perf_counter() - started)
-            started = time.perf_counter()
+    async def start(self, key: str, plan: SamplingPlan, window: Window) -> None:
+        """Go to the window's first chunk."""
+        video = self._video(key)
+        await self._on_thread(video, lambda: video.start(plan, window, self._reader))
 
-    def close(self, key: str) -> None:
-        """Kill the video's children; unknown names are fine."""
-        if key in self._open:
-            context, _ = self._open.pop(key)
-            context.__exit__(None, None, None)
+    @ray.method(num_returns=2)
+    async def read(self, key: str) -> tuple[FrameParcel, ReadNote]:
+        """The next chunk, and a note on it. Raises BadInput."""
+        video = self._video(key)
+        return await self._on_thread(video, video.read)
 
-    def release(self, owner: str) -> None:
+    async def close(self, key: str) -> None:
+        """Kill the video's children, after the chunk they are at; unknown names are fine."""
+        if key in self._videos:
+            video = self._videos.pop(key)
+            async with video.lock:
+                await asyncio.get_running_loop().run_in_executor(None, video.close)
+
+    async def release(self, owner: str) -> None:
         """Close every video that a stream host of this name left open."""
-        for key in [key for key in self._open if key.startswith(f"{owner}/")]:
-            self.close(key)
+        left = [key for key in self._videos if key.startswith(f"{owner}/")]
+        await asyncio.gather(*map(self.close, left))
 
-    def process_id(self) -> int:
+    async def process_id(self) -> int:
         return os.getpid()
+
+    def _video(self, key: str) -> OpenVideo:
+        if key not in self._videos:
+            raise Transient("the reader was restarted and lost the video")
+        return self._videos[key]
+
+    async def _on_thread(self, video: OpenVideo, work: Callable[[], Result]) -> Result:
+        async with video.lock:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, work)

@@ -19,6 +19,7 @@ class DecodeLimits:
     wall_s: float = 600.0  # without progress control: the whole read of one video
     stall_s: float = 60.0  # between two frames
     threads: int = 1  # decoder threads in each child
+    ahead_bytes: int = 96 * MIB  # decoded frames that wait in a child; two may always
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1 or self.threads < 1 or self.wall_s <= 0:

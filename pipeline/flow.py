@@ -30,6 +30,19 @@ class EncodedChunk:
     read_s: float
     encode_s: float
 
+    @classmethod
+    def of(
+        cls, tokens: Any, is_damaged: Sequence[bool], *, read_s: float, encode_s: float
+    ) -> "EncodedChunk":
+        """The tokens of frames that are marked as damaged or not, one mark each."""
+        return cls(
+            tokens=tokens,
+            num_frames=len(is_damaged),
+            num_damaged=sum(is_damaged),
+            read_s=read_s,
+            encode_s=encode_s,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:

@@ -168,10 +168,9 @@ class LocalVideo:
                 arrived = time.monotonic()
                 tokens = await self._flow.encode(chunk)
                 listener(Moved("encode", len(chunk.is_damaged) // TEMPORAL))
-                yield EncodedChunk(
-                    tokens=tokens,
-                    num_frames=len(chunk.is_damaged),
-                    num_damaged=sum(chunk.is_damaged),
+                yield EncodedChunk.of(
+                    tokens,
+                    chunk.is_damaged,
                     read_s=arrived - started,
                     encode_s=time.monotonic() - arrived,
                 )

@@ -1,0 +1,78 @@
+"""Calls to actors that may be lost or hang: an answer comes, or Transient does."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.errors import Transient, VidrayError
+
+Handle = Any  # Ray makes an actor handle's methods at run time
+Result = TypeVar("Result")
+
+_NO_MEMORY = (MemoryError, torch.OutOfMemoryError)
+_log = logging.getLogger("vidray.actors")
+
+
+async def answer_of(actor: Handle, call: Awaitable[Result], *, stall_s: float) -> Result:
+    """The call's result, however long that takes an actor that is alive.
+
+    One that does not answer a ping either is killed within stall_s and starts again: Transient.
+    """
+    answer = asyncio.ensure_future(_translated(call))
+    try:
+        while not answer.done():
+            await asyncio.wait({answer}, timeout=stall_s / 2)
+            if not answer.done():
+                await _require_alive(actor, patience_s=stall_s / 2)
+        return answer.result()
+    finally:
+        answer.cancel()
+
+
+async def until_ready(actor: Handle, *, patience_s: float) -> None:
+    """Return when the actor answers, or when patience is at its end: the next call says why."""
+    deadline, delay_s = time.monotonic() + patience_s, 0.1
+    while time.monotonic() < deadline:
+        try:
+            async with asyncio.timeout(patience_s):
+                await _translated(actor.process_id.remote())
+            return
+        except (Transient, TimeoutError):
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 2.0)
+
+
+def end_process(reason: BaseException) -> NoReturn:
+    """End this actor at once, whatever its threads hang in; Ray starts it again."""
+    _log.error("this process ends, to start again: %r", reason, exc_info=reason)
+    os._exit(1)
+
+
+async def _require_alive(actor: Handle, *, patience_s: float) -> None:
+    try:
+        async with asyncio.timeout(patience_s):
+            await _translated(actor.process_id.remote())
+    except TimeoutError:
+        ray.kill(actor, no_restart=False)
+        raise Transient(f"an actor was silent for {2 * patience_s:g} s") from None
+
+
+async def _translated(call: Awaitable[Result]) -> Result:
+    """The call's result; our own errors arrive as themselves, losses as Transient."""
+    try:
+        return await call
+    except RayTaskError as error:
+        if isinstance(error.cause, VidrayError):
+            raise error.cause from None
+        if isinstance(error.cause, (RayError, *_NO_MEMORY)):
+            raise Transient(f"lost on the way: {type(error.cause).__name__}") from error
+        raise
+    except RayError as error:
+        raise Transient(f"lost on the way: {type(error).__name__}") from error
