@@ -12,6 +12,9 @@ app = typer.Typer(no_args_is_help=True, help="Jobs: an archive in, one row per v
 results = typer.Typer()
 
 Out = Annotated[str, typer.Argument(metavar="OUT", help="A job's output.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of the cluster's Jobs API; http://127.0.0.1:8265 if not given.")
+]
 Name = Annotated[str, typer.Argument(metavar="URI", help="A video's uri, its end, or its id.")]
 
 
@@ -28,6 +31,43 @@ def run(
     from jobs.batch.run import run, show_forecast  # noqa: PLC0415 - torch and Ray take seconds
 
     return show_forecast(job) if dry_run else run(job, events=events)
+
+
+@app.command()
+@takes_job
+def submit(job: Job) -> int:
+    """Have a Ray cluster run the job; --address is that of its Jobs API (http://host:8265)."""
+    from jobs.batch.remote import submit  # noqa: PLC0415 - likewise
+
+    return submit(job)
+
+
+@app.command()
+def status(out: Out, address: Address = None) -> int:
+    """Say how far a job is, from its output; with --address what the cluster knows of it, too."""
+    from jobs.batch.status import run  # noqa: PLC0415 - likewise
+
+    if address is not None:
+        from jobs.batch.remote import show_status  # noqa: PLC0415 - likewise
+
+        show_status(out, address)
+    return run(out)
+
+
+@app.command()
+def logs(out: Out, address: Address = None) -> int:
+    """Print what a submitted job has printed."""
+    from jobs.batch.remote import logs  # noqa: PLC0415 - likewise
+
+    return logs(out, address)
+
+
+@app.command()
+def cancel(out: Out, address: Address = None) -> int:
+    """Stop a submitted job; what is committed stays, and submitting it again goes on."""
+    from jobs.batch.remote import cancel  # noqa: PLC0415 - likewise
+
+    return cancel(out, address)
 
 
 @results.command()

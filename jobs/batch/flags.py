@@ -1,7 +1,7 @@
 """The flags of a job are its fields: what a job file can say a command line can say, and so on."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -34,6 +34,22 @@ def takes_job(command: Callable[..., int]) -> Callable[..., int]:
     )
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     return run
+
+
+def flags_of(fields: Mapping[str, Any]) -> list[str]:
+    """Fields as they are typed: the way back."""
+    arguments = ["--"] + [str(fields[name]) for name in POSITIONAL]
+    flags: list[str] = []
+    for name, value in fields.items():
+        flag = name.replace("_", "-")
+        if name in POSITIONAL or value is None:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            each = value if isinstance(value, list) else [value]
+            flags += [f"--{flag}={one}" for one in each]
+    return flags + arguments
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -1,0 +1,109 @@
+"""Jobs on a Ray cluster, through its Jobs API: the submission id is the job id.
+
+The plan is written from here; the cluster then runs `vidray batch run` with the same flags. It
+needs vidray installed, the model's folder, and its own credentials for the stores: none are sent.
+"""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from jobs.batch.flags import flags_of
+from jobs.batch.job import Job
+from jobs.batch.output import open_output
+from jobs.batch.prepare import Prepared
+from jobs.exits import Exit
+from pipeline.errors import ConfigError, VidrayError
+from pipeline.store.open import S3_SCHEME
+
+PATHS = ("source", "out", "model", "schema", "profile", "copies")
+OVER = (JobStatus.FAILED, JobStatus.STOPPED)  # and may be submitted again
+
+
+def submit(job: Job) -> int:
+    """Submit, or find submitted; a job that failed or was stopped goes on.
+
+    job.address is that of the Jobs API.
+    """
+    client = _client(job.address)
+    plan = Prepared.of(job).plan()
+    status = _status(client, plan.job_id)
+    if status in OVER:
+        client.delete_job(plan.job_id)
+    if status is None or status in OVER:
+        status = _submit(client, entrypoint(job), plan.job_id)
+    print(f"{plan.job_id}: {status.value.lower()}")
+    return Exit.OK
+
+
+def show_status(uri: str, address: str | None) -> None:
+    """Print what the cluster knows of the job."""
+    status = _status(_client(address), open_output(uri).plan.job_id)
+    print(f"cluster  {'unknown' if status is None else status.value.lower()}")
+
+
+def logs(uri: str, address: str | None) -> int:
+    """Print what the job's driver has printed so far."""
+    client, job_id = _found(uri, address)
+    print(client.get_job_logs(job_id), end="")
+    return Exit.OK
+
+
+def cancel(uri: str, address: str | None) -> int:
+    """Stop the job's driver; what is committed stays, and submitting again goes on."""
+    client, job_id = _found(uri, address)
+    was_running = client.stop_job(job_id)
+    print(f"{job_id}: {'stopping' if was_running else 'was not running'}")
+    return Exit.OK
+
+
+def entrypoint(job: Job) -> str:
+    """What the cluster runs. Failure rows are a success there: Ray knows only 0 and failed."""
+    fields = job.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    command = ["vidray", "batch", "run", *flags_of(_anywhere(fields) | {"address": "auto"})]
+    return f"{shlex.join(command)} || [ $? -eq {Exit.SOME_FAILED:d} ]"
+
+
+def _anywhere(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields, right in any working directory."""
+    return {
+        name: str(Path(value).absolute())
+        if name in PATHS and value is not None and not value.startswith(S3_SCHEME)
+        else value
+        for name, value in fields.items()
+    }
+
+
+def _client(address: str | None) -> JobSubmissionClient:
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = address or "http://127.0.0.1:8265"
+        raise ConfigError(f"no Ray Jobs API answers at {where}: {error}") from error
+
+
+def _found(uri: str, address: str | None) -> tuple[JobSubmissionClient, str]:
+    client, job_id = _client(address), open_output(uri).plan.job_id
+    if _status(client, job_id) is None:
+        raise VidrayError(f"the cluster does not know job {job_id}")
+    return client, job_id
+
+
+def _status(client: JobSubmissionClient, job_id: str) -> JobStatus | None:
+    """None for a job the cluster does not know."""
+    known = {job.submission_id: job.status for job in client.list_jobs()}
+    return known.get(job_id)
+
+
+def _submit(client: JobSubmissionClient, command: str, job_id: str) -> JobStatus:
+    try:
+        client.submit_job(entrypoint=command, submission_id=job_id)
+    except RuntimeError:
+        # Somebody else was faster by a moment: then it is there, or the error is a real one.
+        if (status := _status(client, job_id)) is None:
+            raise
+        return status
+    return JobStatus.PENDING

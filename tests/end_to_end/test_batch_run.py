@@ -1,0 +1,259 @@
+"""Archives in, tables out, through the real command: one row per video, whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.store.fsck import fsck
+from pipeline.store.objects import ObjectStore
+from pipeline.store.open import open_store
+from pipeline.store.plan import CommitPoint
+from pipeline.store.rows import committed_parts, read_rows
+from pipeline.video.reader import DecodeLimits
+from tests.batch_driver import planned_ids
+from tests.fault_proxy import FaultProxy
+from tests.hostile import CASES
+from tests.media_factory import Clip, make
+from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from tests.tiny_folder import write_folder
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+VIDRAY = Path(sys.executable).with_name("vidray")
+DEADLINE_S = 600
+NUM_GOOD = 40
+BAD = {  # the command's limits are the default ones
+    name: case for name, case in CASES.items() if case.max_pixels == DecodeLimits().max_pixels
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six good clips and, between them, one that is none."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(6):
+        make(folder, Clip(num_frames=24 + number), f"clip{number}")
+    (folder / "clip2b.mp4").write_text("this is no video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good clips by number, and every file of the hostile table in a folder of its name."""
+    folder = tmp_path_factory.mktemp("archive")
+    for number in range(NUM_GOOD):
+        make(folder, Clip(num_frames=12 + number), f"good{number:02d}")
+    for name, case in BAD.items():
+        (folder / name).mkdir()
+        path = case.build(folder / name)
+        for other in set((folder / name).iterdir()) - {path}:  # what it was made of
+            other.unlink()
+    return folder
+
+
+def environment(endpoint: str | None = None) -> dict[str, str]:
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    place = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | keys | place
+
+
+def vidray(*arguments: object, endpoint: str | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(VIDRAY), *map(str, arguments)],
+        env=environment(endpoint),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def rows(store: ObjectStore) -> list[dict[str, Any]]:
+    return [row for table in read_rows(store) for row in table.to_pylist()]
+
+
+def words(store: ObjectStore) -> list[dict[str, Any]]:
+    """Rows without what differs from run to run."""
+    return [{k: v for k, v in row.items() if k != "timings"} for row in rows(store)]
+
+
+def assert_complete(store: ObjectStore) -> None:
+    ids = [row["video_id"] for row in rows(store)]
+    assert ids == planned_ids(store)
+    assert len(set(ids)) == len(ids)
+    report = fsck(store, now_s=0.0)
+    assert report.is_sound
+    assert report.is_finished
+
+
+def upload(folder: Path, store: ObjectStore) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor(8) as pool:
+        put = pool.map(
+            lambda path: store.put_new(str(path.relative_to(folder)), path.read_bytes()), files
+        )
+        assert all(put)
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_an_archive_of_good_and_hostile_files_has_one_right_row_each(
+    place: str, archive: Path, model: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source, out, endpoint = str(archive), str(tmp_path / "out"), None
+    store = open_store(out)
+    if place == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        base, endpoint = f"s3://{BUCKET}/{uuid.uuid4().hex}", server.endpoint
+        source, out = f"{base}/archive", f"{base}/out"
+        upload(archive, open_store(source, server.config()))
+        store = open_store(out, server.config())
+    events = tmp_path / "events.jsonl"
+    done = vidray(
+        "batch", "run", source, out, "--model", model, "--suffix", "", "--videos-per-part", 16,
+        "--max-new-tokens", 4, "--ground", "it", "--events", events, endpoint=endpoint,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert_complete(store)
+    found = {row["uri"].removeprefix(f"{source}/"): row for row in rows(store)}
+    assert len(found) == NUM_GOOD + len(BAD)
+    good = [found[f"good{number:02d}.mp4"] for number in range(NUM_GOOD)]
+    assert [row["code"] for row in good] == [None] * NUM_GOOD
+    assert [row["media"]["num_frames"] for row in good] == list(range(12, 12 + NUM_GOOD))
+    assert all(row["captions"][0]["text"] and row["boxes"] for row in good)
+    outcomes = {key.partition("/")[0]: row for key, row in found.items() if "/" in key}
+    assert {name: row["code"] or "ok" for name, row in outcomes.items()} == {
+        name: case.outcome for name, case in BAD.items()
+    }
+    assert all(case.flag in outcomes[name]["flags"] for name, case in BAD.items() if case.flag)
+    heard = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [heard[0]["event"], heard[-1]["event"]] == ["started", "finished"]
+    assert sum(event["event"] == "video" for event in heard) == len(found)
+
+
+KILLS = [
+    (CommitPoint.SHARD_WRITTEN, 1),
+    (CommitPoint.PLAN_WRITTEN, 1),
+    (CommitPoint.PART_CHECKED, 2),
+    (CommitPoint.PART_WRITTEN, 1),
+    (CommitPoint.SUCCESS_READY, 1),
+]
+
+
+def job_file(folder: Path, clips: Path, model: Path, out: str) -> Path:
+    fields = {
+        "source": str(clips),
+        "out": out,
+        "model": str(model),
+        "videos_per_part": 2,
+        "max_new_tokens": 4,
+        "ask": ["Which?"],
+    }
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(fields))
+    return file
+
+
+def start(file: Path, *end: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.batch_command", str(file), *map(str, end)],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    clips: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """The rows of a run that nobody disturbs, by `vidray batch run --job`."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = vidray("batch", "run", "--job", job_file(folder, clips, model, str(folder / "out")))
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.strip().endswith("7 videos, 1 failed: 1 not_a_video")
+    assert_complete(open_store(str(folder / "out")))
+    return words(open_store(str(folder / "out")))
+
+
+def test_a_driver_killed_again_and_again_is_finished_by_running_it_again(
+    clips: Path, model: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
+) -> None:
+    out = str(tmp_path / "out")
+    store, file = open_store(out), job_file(tmp_path, clips, model, out)
+    kept: dict[str, str] = {}
+    for point, count in KILLS:
+        driver = start(file, "kill", point, count)
+        driver.communicate(timeout=DEADLINE_S)
+        assert driver.returncode == -signal.SIGKILL, point
+        etags = {info.key: info.etag for info in store.scan("parts/part-")}
+        assert kept.items() <= etags.items()  # what was committed is not made again
+        kept = etags
+    assert len(committed_parts(store)) == 4
+    last = start(file)
+    _, said = last.communicate(timeout=DEADLINE_S)
+    assert last.returncode == 3, said
+    assert_complete(store)
+    assert words(store) == undisturbed
+
+
+def test_two_drivers_at_once_make_one_job(
+    clips: Path, model: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
+) -> None:
+    out = str(tmp_path / "out")
+    file = job_file(tmp_path, clips, model, out)
+    drivers = [start(file) for _ in range(2)]
+    for driver in drivers:
+        _, said = driver.communicate(timeout=DEADLINE_S)
+        assert driver.returncode == 3, said
+    store = open_store(out)
+    assert_complete(store)
+    assert words(store) == undisturbed
+
+
+def test_a_revoked_key_is_one_clear_line_and_the_job_goes_on_later(
+    clips: Path, model: Path, s3_server: S3Server
+) -> None:
+    out = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    command = ("batch", "run", clips, out, "--model", model, "--max-new-tokens", 2, "--limit", 2)
+    proxy = FaultProxy(s3_server.port)
+    try:
+        proxy.inject("revoke", method="PUT", times=99)
+        refused = vidray(*command, endpoint=proxy.endpoint)
+    finally:
+        proxy.close()
+    assert refused.returncode == 1
+    assert "InvalidAccessKeyId" in refused.stderr.splitlines()[-1]
+    done = vidray(*command, endpoint=s3_server.endpoint)
+    assert done.returncode == 0, done.stderr
+    assert_complete(open_store(out, s3_server.config()))
+
+
+def test_a_full_disk_stops_the_job_clearly_and_it_goes_on_later(
+    clips: Path, model: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
+) -> None:
+    out = str(tmp_path / "out")
+    file = job_file(tmp_path, clips, model, out)
+    driver = start(file, "full", CommitPoint.PART_CHECKED, 2)
+    _, said = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == 1
+    assert f"StoreFull: {out}: no space left; what is committed stays" in said.splitlines()[-1]
+    assert len(committed_parts(open_store(out))) == 1
+    assert vidray("batch", "run", "--job", file).returncode == 3
+    assert_complete(open_store(out))
+    assert words(open_store(out)) == undisturbed
