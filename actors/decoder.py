@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import ray
 import torch
 import torch.distributed as dist
 
-from actors.commands import Commands
+from actors.commands import Commands, Step
+from actors.metrics import Metrics, place_of_actor
 from actors.parcel import TokenParcel
 from actors.profile import Profile
 from actors.rank import Rank
@@ -30,6 +32,7 @@ from pipeline.model.quantize import quantize
 from pipeline.model.stream import Piece
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
+from pipeline.stint import Stint
 
 COLLECTIVE_TIMEOUT_S = 60.0
 _log = logging.getLogger("vidray.decoder")
@@ -49,15 +52,20 @@ class LanguageDecoderActor:
             for rank in range(1, size)
         ]
         rank = _load_rank(checkpoint, profile, 0, address)
-        self._replica = Replica(rank, broadcast=self._broadcast)
+        self._rank, self._max_tokens = rank, profile.decoders.kv_tokens
+        self._metrics = Metrics()
+        self._replica = Replica(
+            rank, broadcast=self._broadcast, place=place_of_actor(), observe=self._count
+        )
 
     async def open(
         self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
     ) -> None:
         await self._replica.open(stream_id, media, urgency=urgency)
+        self._measure_cache()
 
-    async def prefill(self, stream_id: str, parcel: TokenParcel) -> None:
-        await self._replica.prefill(stream_id, parcel.unpack())
+    async def prefill(self, stream_id: str, parcel: TokenParcel) -> Stint:
+        return await self._replica.prefill(stream_id, parcel.unpack())
 
     async def ask(self, stream_id: str, questions: Sequence[Question]) -> AsyncIterator[Piece]:
         async for piece in self._replica.ask(stream_id, questions):
@@ -65,6 +73,7 @@ class LanguageDecoderActor:
 
     async def close(self, stream_id: str) -> None:
         await self._replica.close(stream_id)
+        self._measure_cache()
 
     async def release(self, owner: str) -> None:
         """Close every stream that a stream host of this name left behind."""
@@ -76,6 +85,22 @@ class LanguageDecoderActor:
     def process_ids(self) -> list[int]:
         """Of every rank, the leader's first."""
         return [os.getpid(), *ray.get([f.process_id.remote() for f in self._followers])]
+
+    def _count(self, step: Step, stint: Stint) -> None:
+        """A step's time counts for its chunks and for its words."""
+        num_waiting = self._replica.num_waiting
+        if step.prefills:
+            num_tokens = sum(chunk.tokens.shape[0] for _, chunk in step.prefills)
+            prefill = replace(stint, num_tokens=num_tokens)
+            num_chunks = len(step.prefills)
+            self._metrics.count(prefill, num_chunks=num_chunks, num_waiting=num_waiting)
+        if step.turns:
+            words = replace(stint, stage="generate", num_tokens=len(step.turns))
+            self._metrics.count(words, num_chunks=0)
+
+    def _measure_cache(self) -> None:
+        num_tokens = self._max_tokens - self._rank.num_free_tokens
+        self._metrics.hold(num_tokens, max_tokens=self._max_tokens)
 
     async def _broadcast(self, commands: Commands) -> None:
         """Have every follower run the commands. Ends this process if one fails.

@@ -4,16 +4,19 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import ray
 import torch
 
 from actors.calls import end_process
+from actors.metrics import Metrics, place_of_actor
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.weights import load_model
+from pipeline.stint import Stint
 
 MAX_BATCH = 4  # chunks; more only makes the first of them wait
 
@@ -34,19 +37,20 @@ class VisionEncoderActor:
         self._encoder = VisionEncoder(model.vision)
         self._stall_s = profile.stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
-        self._waiting: list[tuple[FrameParcel, asyncio.Future[TokenParcel]]] = []
+        self._waiting: list[tuple[FrameParcel, asyncio.Future[tuple[TokenParcel, Stint]]]] = []
+        self._place, self._metrics = place_of_actor(), Metrics()
         self._is_busy = asyncio.Lock()
 
     @ray.method(num_returns=2)
-    async def encode(self, parcel: FrameParcel) -> tuple[TokenParcel, float]:
-        """The parcel's tokens, and the seconds that took."""
-        started = time.perf_counter()
-        done: asyncio.Future[TokenParcel] = asyncio.get_running_loop().create_future()
+    async def encode(self, parcel: FrameParcel) -> tuple[TokenParcel, Stint]:
+        """The parcel's tokens, and what that took: the time of its whole batch."""
+        done: asyncio.Future[tuple[TokenParcel, Stint]]
+        done = asyncio.get_running_loop().create_future()
         self._waiting.append((parcel, done))
         async with self._is_busy:
             if not done.done():
                 await self._encode_waiting()
-        return await done, time.perf_counter() - started
+        return await done
 
     async def process_id(self) -> int:
         return os.getpid()
@@ -54,7 +58,7 @@ class VisionEncoderActor:
     async def _encode_waiting(self) -> None:
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         parcels = [parcel for parcel, _ in batch]
-        loop = asyncio.get_running_loop()
+        loop, started_s = asyncio.get_running_loop(), time.monotonic()
         try:
             async with asyncio.timeout(self._stall_s):
                 encoded = await loop.run_in_executor(self._thread, self._encode, parcels)
@@ -64,8 +68,16 @@ class VisionEncoderActor:
             for _, done in batch:
                 done.set_exception(error)
             return
+        stint = self._place.stint(
+            "encode",
+            started_s,
+            num_tokens=sum(tokens.num_tokens for tokens in encoded),
+            num_bytes=sum(tokens.num_bytes for tokens in encoded),
+        )
+        self._metrics.count(stint, num_chunks=len(batch), num_waiting=len(self._waiting))
         for (_, done), tokens in zip(batch, encoded, strict=True):
-            done.set_result(tokens)
+            share = replace(stint, num_tokens=tokens.num_tokens, num_bytes=tokens.num_bytes)
+            done.set_result((tokens, share))
 
     def _encode(self, parcels: list[FrameParcel]) -> list[TokenParcel]:
         chunks = self._encoder.encode([parcel.unpack() for parcel in parcels])

@@ -23,6 +23,7 @@ from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.model.stream import Piece
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.prompts import Prompts
+from pipeline.stint import Stint
 from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import Request, View
 from pipeline.types import TEMPORAL, ChunkSpan, MediaInfo, SamplingPlan, Window
@@ -119,7 +120,7 @@ class _Encoding:
 
     note: ReadNote
     tokens: Any  # references: of the TokenParcel,
-    seconds: Any  # and of what it took
+    stint: Any  # and of what it took
 
 
 class RayVideo:
@@ -155,13 +156,14 @@ class RayVideo:
                     chunk = await encoding.get()
                     if isinstance(chunk, Exception):
                         raise chunk
-                    encode_s = await self._flow.answer_of(encoder, chunk.seconds)
-                    listener(Moved("encode", span.num_steps))
+                    stint: Stint = await self._flow.answer_of(encoder, chunk.stint)
+                    listener(Moved(span.num_steps, stint, view.window.index, span.index))
                     yield EncodedChunk.of(
+                        span.index,
                         chunk.tokens,
                         chunk.note.is_damaged,
-                        read_s=chunk.note.read_s,
-                        encode_s=encode_s,
+                        read_s=chunk.note.stint.duration_s,
+                        encode_s=stint.duration_s,
                     )
                     credit.give_back(self._flow.num_bytes(view.window, span))
             finally:
@@ -184,7 +186,7 @@ class RayVideo:
                 await credit.take(self._flow.num_bytes(view.window, span))
                 frames, noted = reader.read.remote(self._key)
                 note: ReadNote = await self._flow.answer_of(reader, noted)
-                listener(Moved("read", span.num_steps))
+                listener(Moved(span.num_steps, note.stint, view.window.index, span.index))
                 encoding.put_nowait(_Encoding(note, *encoder.encode.remote(frames)))
         except Exception as error:  # noqa: BLE001 - raised again by whoever takes the chunks
             encoding.put_nowait(error)
@@ -199,9 +201,9 @@ class RayStream:
         self._key = key
         self._view = view
 
-    async def prefill(self, chunk: EncodedChunk) -> None:
-        call = self._decoder.prefill.remote(self._key, chunk.tokens)
-        await self._flow.answer_of(self._decoder, call)
+    async def prefill(self, chunk: EncodedChunk) -> Stint:
+        call: Awaitable[Stint] = self._decoder.prefill.remote(self._key, chunk.tokens)
+        return await self._flow.answer_of(self._decoder, call)
 
     async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
         questions = self._flow.prompts.questions(self._view, requests)

@@ -65,6 +65,14 @@ class TokenParcel:
             tokens.dtype,
         )
 
+    @property
+    def num_tokens(self) -> int:
+        return len(self.words)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.words.nbytes
+
     def unpack(self) -> TokenChunk:
         return TokenChunk(
             plan_hash=self.plan_hash,

@@ -49,6 +49,11 @@ class Rank:
         return self._engine.num_free_tokens
 
     @property
+    def kv_share(self) -> float:
+        """Of the KV budget, what open streams hold."""
+        return self._engine.kv_share
+
+    @property
     def stream_ids(self) -> tuple[str, ...]:
         return tuple(self._streams)
 

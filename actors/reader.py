@@ -14,9 +14,11 @@ from typing import TypeVar
 
 import ray
 
+from actors.metrics import Metrics, place_of_actor
 from actors.parcel import FrameParcel
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
+from pipeline.stint import Place, Stint
 from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Window
 from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
@@ -38,14 +40,15 @@ class ReadNote:
     """What the stream needs to know of a chunk of frames; small, so it may travel by value."""
 
     is_damaged: tuple[bool, ...]
-    read_s: float
+    stint: Stint
 
 
 class OpenVideo:
     """One video in this process; whoever works on it holds its lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
         self.lock = asyncio.Lock()
+        self._place = place
         self._held = ExitStack()
         self._media: Media | None = None
         self._chunks: Iterator[FrameChunk] = iter(())
@@ -61,11 +64,13 @@ class OpenVideo:
         self._chunks = self._media.read(plan, window, reader=reader)
 
     def read(self) -> tuple[FrameParcel, ReadNote]:
-        started = time.perf_counter()
+        started_s = time.monotonic()
         chunk = next(self._chunks, None)
         if chunk is None:
             raise Transient("there are no more frames in this window")
-        return FrameParcel.pack(chunk), ReadNote(chunk.is_damaged, time.perf_counter() - started)
+        num_frames, num_bytes = len(chunk.is_damaged), chunk.frames.nbytes
+        stint = self._place.stint("read", started_s, num_frames=num_frames, num_bytes=num_bytes)
+        return FrameParcel.pack(chunk), ReadNote(chunk.is_damaged, stint)
 
     def close(self) -> None:
         self._chunks = iter(())
@@ -84,11 +89,13 @@ class FrameReaderActor:
         self._limits = limits
         self._reader: Reader = reader
         self._videos: dict[str, OpenVideo] = {}
+        self._num_waiting = 0  # chunks asked for and not read
+        self._place, self._metrics = place_of_actor(), Metrics()
         self._reading = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
 
     async def open(self, key: str, source: Source) -> Opened:
         """Start a child on the video and read its header. Raises BadInput."""
-        video = self._videos[key] = OpenVideo()
+        video = self._videos[key] = OpenVideo(self._place)
         return await self._on_thread(video, lambda: video.open(source, self._limits))
 
     async def start(self, key: str, plan: SamplingPlan, window: Window) -> None:
@@ -100,7 +107,13 @@ class FrameReaderActor:
     async def read(self, key: str) -> tuple[FrameParcel, ReadNote]:
         """The next chunk, and a note on it. Raises BadInput."""
         video = self._video(key)
-        return await self._on_thread(video, video.read)
+        self._num_waiting += 1
+        try:
+            parcel, note = await self._on_thread(video, video.read)
+        finally:
+            self._num_waiting -= 1
+        self._metrics.count(note.stint, num_waiting=self._num_waiting)
+        return parcel, note
 
     async def close(self, key: str) -> None:
         """Kill the video's children, after the chunk they are at; unknown names are fine."""

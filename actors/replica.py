@@ -6,9 +6,10 @@ Prefill of some videos and words of others run in the same steps (continuous bat
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from actors.commands import (
@@ -28,6 +29,7 @@ from pipeline.errors import BadInput, Transient
 from pipeline.model.answer import Question
 from pipeline.model.layout import PromptWindow
 from pipeline.model.stream import Piece
+from pipeline.stint import Place, Stint
 from pipeline.types import TokenChunk
 
 
@@ -50,16 +52,28 @@ class _Turn:
 @dataclass(slots=True)
 class _Waiters:
     wishes: list[_Wish] = field(default_factory=list)
-    prefills: dict[str, "asyncio.Queue[asyncio.Future[None]]"] = field(default_factory=dict)
+    prefills: dict[str, "asyncio.Queue[asyncio.Future[Stint]]"] = field(default_factory=dict)
     turns: dict[str, _Turn] = field(default_factory=dict)
 
 
 class Replica:
-    """Serves streams on one rank (and, through `broadcast`, on its peers)."""
+    """Serves streams on one rank (and, through `broadcast`, on its peers).
 
-    def __init__(self, rank: Rank, *, broadcast: Callable[[Commands], Awaitable[None]]) -> None:
+    observe: is told of every step and how long it took, as a stint of `place`.
+    """
+
+    def __init__(
+        self,
+        rank: Rank,
+        *,
+        broadcast: Callable[[Commands], Awaitable[None]],
+        place: Place | None = None,
+        observe: Callable[[Step, Stint], None] = lambda step, stint: None,
+    ) -> None:
         self._rank = rank
         self._broadcast = broadcast
+        self._place = place or Place.here("decoder")
+        self._observe = observe
         self._schedule = Schedule()
         self._waiters = _Waiters()
         self._numbers = count()
@@ -67,6 +81,11 @@ class Replica:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._failure: BaseException | None = None
         self._loop: asyncio.Task[None] | None = None  # starts with the first call
+
+    @property
+    def num_waiting(self) -> int:
+        """Chunks to prefill, and streams and turns without room yet."""
+        return self._schedule.num_chunks + len(self._waiters.wishes)
 
     async def open(
         self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
@@ -77,14 +96,17 @@ class Replica:
         """
         await self._wish(OpenStream(stream_id, tuple(media)), urgency=urgency)
 
-    async def prefill(self, stream_id: str, chunk: TokenChunk) -> None:
-        """Return once the chunk is in the cache; StreamError if it is not the stream's next one."""
+    async def prefill(self, stream_id: str, chunk: TokenChunk) -> Stint:
+        """Return once the chunk is in the cache: the time of the step that took it.
+
+        StreamError if it is not the stream's next one.
+        """
         self._require_alive()
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Stint] = asyncio.get_running_loop().create_future()
         self._waiters.prefills.setdefault(stream_id, asyncio.Queue()).put_nowait(done)
         self._schedule.add_chunk(stream_id, chunk)
         self._wake.set()
-        await done
+        return await done
 
     async def ask(self, stream_id: str, questions: Sequence[Question]) -> AsyncIterator[Piece]:
         """Answer all questions at once, yielding text of any of them as it becomes certain."""
@@ -186,9 +208,11 @@ class Replica:
             return
         peers = asyncio.ensure_future(self._broadcast(commands))
         if work.prefills or work.turns:
-            loop = asyncio.get_running_loop()
+            loop, started_s = asyncio.get_running_loop(), time.monotonic()
             report = await loop.run_in_executor(self._thread, self._rank.run, [work])
-            self._deliver(work, report)
+            stint = self._place.stint("prefill", started_s, kv_share=self._rank.kv_share)
+            self._deliver(work, report, stint)
+            self._observe(work, stint)
         await peers  # one batch of commands at a time: their order is what keeps ranks equal
         self._wake.set()  # there may be more: wishes that now have room, turns that go on
 
@@ -219,16 +243,18 @@ class Replica:
             self._waiters.wishes.remove(wish)
         return granted
 
-    def _deliver(self, work: Step, report: Report) -> None:
+    def _deliver(self, work: Step, report: Report, stint: Stint) -> None:
         refused = dict(report.refused)
-        for stream_id, _ in work.prefills:
+        for stream_id, chunk in work.prefills:
             waiting = self._waiters.prefills.get(stream_id)
             if waiting is None or waiting.empty():
                 continue
             done = waiting.get_nowait()
             if not done.cancelled():
-                error = refused.get(stream_id)
-                done.set_exception(error) if error else done.set_result(None)
+                if error := refused.get(stream_id):
+                    done.set_exception(error)
+                else:
+                    done.set_result(replace(stint, num_tokens=chunk.tokens.shape[0]))
         for progress in report.progress:
             turn = self._waiters.turns.get(progress.turn_id)
             if progress.result is not None:

@@ -22,6 +22,10 @@ class Schedule:
     def is_idle(self) -> bool:
         return not self.turns and not any(self.waiting.values())
 
+    @property
+    def num_chunks(self) -> int:
+        return sum(map(len, self.waiting.values()))
+
     def add_chunk(self, stream_id: str, chunk: TokenChunk) -> None:
         self.waiting.setdefault(stream_id, deque()).append(chunk)
 

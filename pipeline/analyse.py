@@ -7,6 +7,7 @@ combine   several windows: what was said of each becomes one answer
 record    one typed row, whatever happened
 """
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from pipeline.flow import (
     Video,
     Words,
 )
+from pipeline.stint import Place
 from pipeline.tasks.records import MediaFacts, PlanFacts, Provenance, Record
 from pipeline.tasks.requests import (
     Outcome,
@@ -77,6 +79,8 @@ class _Case:
         self._video_id = video_id
         self._tell = listener
         self._clock = Clock()
+        self._place = Place.here("stream host")
+        self._started_s = time.monotonic()
         self._video: Video | None = None
         self._num_frames = 0  # of all views
         self._num_good = 0
@@ -95,7 +99,8 @@ class _Case:
         views = make_views(video.plan, self._tasks, still_at=video.still_at)
         num_steps = sum(view.window.grid.t for view in views)
         self._num_frames = sum(view.window.num_frames for view in views)
-        self._tell(Planned(media=video.media, plan=video.plan, num_steps=num_steps))
+        stint = self._place.stint("plan", self._started_s)
+        self._tell(Planned(media=video.media, plan=video.plan, num_steps=num_steps, stint=stint))
         return views
 
     async def watch(self, video: Video, view: View) -> None:
@@ -104,8 +109,9 @@ class _Case:
                 async for chunk in chunks:
                     self._count(chunk)
                     with self._clock.timing("prefill"):
-                        await stream.prefill(chunk)
-                    self._tell(Moved("prefill", chunk.num_frames // TEMPORAL))
+                        stint = await stream.prefill(chunk)
+                    num_steps = chunk.num_frames // TEMPORAL
+                    self._tell(Moved(num_steps, stint, view.window.index, chunk.index))
             self._outcomes += await self._answers(stream, view.requests)
 
     def _count(self, chunk: EncodedChunk) -> None:
@@ -125,15 +131,18 @@ class _Case:
 
     async def _answers(self, stream: OpenStream, requests: Sequence[Request]) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
+        since_s = dict.fromkeys(range(len(requests)), time.monotonic())
         with self._clock.timing("generate"):
             async with aclosing(stream.write(requests)) as pieces:
                 async for piece in pieces:
-                    request = requests[piece.question_index]
+                    index = piece.question_index
                     if piece.text:
                         self._clock.mark_first_word()
-                        self._tell(Words(request, piece.text))
+                        stint = self._place.stint("generate", since_s[index])
+                        since_s[index] = stint.ended_s
+                        self._tell(Words(requests[index], piece.text, stint))
                     if piece.result is not None:
-                        outcomes[piece.question_index] = Outcome(request, piece.result)
+                        outcomes[index] = Outcome(requests[index], piece.result)
         return [outcomes[index] for index in range(len(requests))]
 
     def record(self) -> Record:

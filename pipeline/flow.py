@@ -7,14 +7,13 @@ local.py does it in this process; actors can do it elsewhere. Nothing here compu
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pipeline.model.stream import Piece
+from pipeline.stint import Stage, Stint
 from pipeline.tasks.requests import Request, View
 from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.source import Source
-
-Stage = Literal["read", "encode", "prefill"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +23,7 @@ class EncodedChunk:
     tokens: whatever the streams of the same flow take, the TokenChunk or a reference to it.
     """
 
+    index: int
     tokens: Any
     num_frames: int
     num_damaged: int
@@ -32,10 +32,11 @@ class EncodedChunk:
 
     @classmethod
     def of(
-        cls, tokens: Any, is_damaged: Sequence[bool], *, read_s: float, encode_s: float
+        cls, index: int, tokens: Any, is_damaged: Sequence[bool], *, read_s: float, encode_s: float
     ) -> "EncodedChunk":
         """The tokens of frames that are marked as damaged or not, one mark each."""
         return cls(
+            index=index,
             tokens=tokens,
             num_frames=len(is_damaged),
             num_damaged=sum(is_damaged),
@@ -51,22 +52,33 @@ class Planned:
     media: MediaInfo
     plan: SamplingPlan
     num_steps: int
+    stint: Stint
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A stage is through with this many more temporal patches."""
+    """A stage is through with a chunk of this many temporal patches."""
 
-    stage: Stage
     num_steps: int
+    stint: Stint
+    window_index: int
+    chunk_index: int
+
+    @property
+    def stage(self) -> Stage:
+        return self.stint.stage
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Some more text of the answer to a request; all of it, in pieces, in order."""
+    """Some more text of the answer to a request; all of it, in pieces, in order.
+
+    stint: since the piece before, or since the request was put.
+    """
 
     request: Request
     text: str
+    stint: Stint
 
 
 Event = Planned | Moved | Words
@@ -91,8 +103,8 @@ class Video(Protocol):
 class OpenStream(Protocol):
     """The language model looking at one view, or at text alone."""
 
-    async def prefill(self, chunk: EncodedChunk) -> None:
-        """Take the next chunk."""
+    async def prefill(self, chunk: EncodedChunk) -> Stint:
+        """Take the next chunk; returns what that took."""
 
     def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
         """Answer all requests at once, piece by piece; a failure is its request's."""

@@ -28,6 +28,7 @@ from pipeline.model.stream import Piece, Stream
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.prompts import Prompts
+from pipeline.stint import Place, Stint
 from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import Request, View
 from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, TokenChunk
@@ -101,13 +102,14 @@ class LocalFlow:
         self._options = options.within(min_pixels=model.min_pixels, max_pixels=model.max_pixels)
         self._reader: Reader = reader
         self._limits = limits or DecodeLimits()
+        self._reader_place, self._model_place = Place.here("reader"), Place.here("model")
         self._reading = ThreadPoolExecutor(1, "read")
-        self._computing = ThreadPoolExecutor(1, "compute")
+        self.computing = ThreadPoolExecutor(1, "compute")
 
     def close(self) -> None:
         """End the threads; what they are in the middle of is finished first."""
         self._reading.shutdown(cancel_futures=True)
-        self._computing.shutdown(cancel_futures=True)
+        self.computing.shutdown(cancel_futures=True)
 
     @asynccontextmanager
     async def open(self, source: Source) -> AsyncIterator["LocalVideo"]:
@@ -125,7 +127,7 @@ class LocalFlow:
     async def stream(self, view: View | None) -> AsyncIterator["LocalStream"]:
         prompts = self._model.prompts
         with self._model.engine.open(prompts.media(view)) as stream:
-            yield LocalStream(stream, partial(prompts.questions, view), self._computing)
+            yield LocalStream(stream, self, partial(prompts.questions, view))
 
     def max_parts(self, max_new_tokens: int) -> int:
         return self._model.prompts.max_parts(max_new_tokens)
@@ -135,11 +137,33 @@ class LocalFlow:
     ) -> AsyncGenerator[FrameChunk, None]:
         """The view's frames, a few chunks ahead."""
         frames = media.read(view.plan, view.window, reader=self._reader)
-        return read_ahead(_told(frames, listener), depth=CHUNKS_AHEAD, thread=self._reading)
+        told = _told(frames, self._reader_place, listener)
+        return read_ahead(told, depth=CHUNKS_AHEAD, thread=self._reading)
 
-    async def encode(self, chunk: FrameChunk) -> TokenChunk:
-        (tokens,) = await _on(self._computing, self._model.encoder.encode, [chunk])
-        return tokens
+    async def encode(self, chunk: FrameChunk) -> tuple[TokenChunk, Stint]:
+        return await _on(self.computing, self._encode, chunk)
+
+    async def prefill(self, stream: Stream, chunk: TokenChunk) -> Stint:
+        return await _on(self.computing, self._prefill, stream, chunk)
+
+    def _encode(self, chunk: FrameChunk) -> tuple[TokenChunk, Stint]:
+        started_s = time.monotonic()
+        (encoded,) = self._model.encoder.encode([chunk])
+        tokens = encoded.tokens
+        stint = self._model_place.stint(
+            "encode", started_s, num_tokens=tokens.shape[0], num_bytes=tokens.nbytes
+        )
+        return encoded, stint
+
+    def _prefill(self, stream: Stream, chunk: TokenChunk) -> Stint:
+        started_s = time.monotonic()
+        stream.prefill(chunk)
+        return self._model_place.stint(
+            "prefill",
+            started_s,
+            num_tokens=chunk.tokens.shape[0],
+            kv_share=self._model.engine.kv_share,
+        )
 
 
 class LocalVideo:
@@ -166,13 +190,14 @@ class LocalVideo:
             started = time.monotonic()
             async for chunk in chunks:
                 arrived = time.monotonic()
-                tokens = await self._flow.encode(chunk)
-                listener(Moved("encode", len(chunk.is_damaged) // TEMPORAL))
+                tokens, stint = await self._flow.encode(chunk)
+                listener(_moved(chunk, stint))
                 yield EncodedChunk.of(
+                    chunk.index,
                     tokens,
                     chunk.is_damaged,
                     read_s=arrived - started,
-                    encode_s=time.monotonic() - arrived,
+                    encode_s=stint.duration_s,
                 )
                 started = time.monotonic()
 
@@ -183,28 +208,38 @@ class LocalStream:
     def __init__(
         self,
         stream: Stream,
+        flow: LocalFlow,
         questions: Callable[[Sequence[Request]], list[Question]],
-        thread: Executor,
     ) -> None:
         self._stream = stream
+        self._flow = flow
         self._questions = questions
-        self._thread = thread
 
-    async def prefill(self, chunk: EncodedChunk) -> None:
-        await _on(self._thread, self._stream.prefill, chunk.tokens)
+    async def prefill(self, chunk: EncodedChunk) -> Stint:
+        return await self._flow.prefill(self._stream, chunk.tokens)
 
     async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
         pieces = self._stream.write(self._questions(requests))
-        async with aclosing(read_ahead(pieces, depth=1, thread=self._thread)) as ready:
+        async with aclosing(read_ahead(pieces, depth=1, thread=self._flow.computing)) as ready:
             async for piece in ready:
                 yield piece
 
 
-def _told(frames: Iterator[FrameChunk], listener: Listener) -> Generator[FrameChunk, None, None]:
+def _told(
+    frames: Iterator[FrameChunk], place: Place, listener: Listener
+) -> Generator[FrameChunk, None, None]:
     """The same chunks; the listener hears of each as it is read."""
+    started_s = time.monotonic()
     for chunk in frames:
-        listener(Moved("read", len(chunk.is_damaged) // TEMPORAL))
+        num_frames, num_bytes = len(chunk.is_damaged), chunk.frames.nbytes
+        stint = place.stint("read", started_s, num_frames=num_frames, num_bytes=num_bytes)
+        listener(_moved(chunk, stint))
         yield chunk
+        started_s = time.monotonic()
+
+
+def _moved(chunk: FrameChunk, stint: Stint) -> Moved:
+    return Moved(len(chunk.is_damaged) // TEMPORAL, stint, chunk.window_index, chunk.index)
 
 
 async def _on(thread: Executor, call: Callable[..., T], *arguments: object) -> T:

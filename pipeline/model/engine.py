@@ -34,6 +34,11 @@ class Engine:
         """Tokens that streams to come can reserve."""
         return self._limits.max_tokens - self._num_reserved
 
+    @property
+    def kv_share(self) -> float:
+        """Of the budget, what open streams hold."""
+        return self._num_reserved / self._limits.max_tokens
+
     def open(self, media: Sequence[PromptWindow]) -> Stream:
         """A stream for these media in this order; without any, for prompts of text alone.
 

@@ -1,0 +1,97 @@
+"""A timeline of videos, as Chrome trace events: a file that ui.perfetto.dev opens.
+
+One process per actor, in it one track per video, and one per answer being written. Times count
+from the first event; clocks of other machines are moved by the difference of their times of day.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.flow import Event, Listener, Moved, Planned, Words
+from pipeline.stint import Place, Stint
+from pipeline.tasks.requests import Request
+
+
+class Trace:
+    """Hears of videos and becomes a file."""
+
+    def __init__(self) -> None:
+        self._slices: list[tuple[Stint, str, str, dict[str, Any]]] = []  # stint, track, name, args
+
+    def listener(self, video: str) -> Listener:
+        """Notes the events of one video."""
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Planned):
+                self._note(event.stint, video, "plan", tokens=event.plan.num_tokens)
+            elif isinstance(event, Moved):
+                where = {"window": event.window_index, "chunk": event.chunk_index}
+                name = f"{event.stage} {event.chunk_index}"
+                self._note(event.stint, video, name, video=video, **where)
+            elif isinstance(event, Words):
+                track = f"{video}: {_title(event.request)}"
+                self._note(event.stint, track, event.text, video=video)
+
+        return hear
+
+    def write(self, path: Path) -> None:
+        """Write everything heard so far. OSError if that is not possible."""
+        content = {"traceEvents": list(self._events()), "displayTimeUnit": "ms"}
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+    def _note(self, stint: Stint, track: str, name: str, **facts: Any) -> None:
+        self._slices.append((stint, track, name, facts))
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        """Slices in the order of their starts, each process and track named before its first."""
+        slices = sorted(self._slices, key=lambda entry: entry[0].started_unix_s)
+        if not slices:
+            return
+        origin = slices[0][0].place
+        first_s = slices[0][0].started_s
+        processes: dict[str, int] = {}
+        tracks: dict[tuple[str, str], int] = {}
+        for stint, track, name, facts in slices:
+            place = stint.place.name
+            if place not in processes:
+                processes[place] = len(processes) + 1
+                yield _named("process_name", place, pid=processes[place], tid=0)
+            key = (place, track)
+            if key not in tracks:
+                tracks[key] = len(tracks) + 1
+                yield _named("thread_name", track, pid=processes[place], tid=tracks[key])
+            started_s = stint.started_s + _offset_s(stint.place, origin) - first_s
+            yield {
+                "ph": "X",
+                "name": name,
+                "cat": stint.stage,
+                "pid": processes[place],
+                "tid": tracks[key],
+                "ts": started_s * 1e6,
+                "dur": stint.duration_s * 1e6,
+                "args": {**facts, **_amounts(stint), "process": stint.place.process_id},
+            }
+
+
+def _offset_s(place: Place, origin: Place) -> float:
+    """What turns the place's clock into the origin's; exactly 0 on the same machine."""
+    return 0.0 if place.machine == origin.machine else place.epoch_s - origin.epoch_s
+
+
+def _amounts(stint: Stint) -> dict[str, float]:
+    amounts = {"frames": stint.num_frames, "tokens": stint.num_tokens, "bytes": stint.num_bytes}
+    share = {} if stint.kv_share is None else {"kv_share": round(stint.kv_share, 4)}
+    return {name: amount for name, amount in amounts.items() if amount} | share
+
+
+def _title(request: Request) -> str:
+    title = f"{request.kind} {request.subject}".strip()
+    if request.kind == "ground":
+        return f"{title} at {request.start_s:g} s"
+    return title if request.window_index is None else f"{title} [{request.window_index}]"
+
+
+def _named(kind: str, name: str, *, pid: int, tid: int) -> dict[str, Any]:
+    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
