@@ -1,0 +1,148 @@
+"""The driver: many videos in flight, parts committed once whole, the first error stops it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import StoreFull, Transient
+from pipeline.store.commit import Receipt, load_success, missing_parts
+from pipeline.store.drive import Work, drive
+from pipeline.store.items import Item
+from pipeline.store.objects import ObjectStore
+from pipeline.store.plan import JobPlan, load_plan, open_job
+from pipeline.store.retry import RetryPolicy
+from tests.batch_driver import SPEC, make_items, make_rows, planned_ids
+from tests.stores import FaultyStore, MemoryStore
+
+NUM_ITEMS = 10  # in parts of 3
+AT_ONCE = 5
+MakeRow = Callable[[Item], Awaitable[Item]]
+
+
+def submitted() -> tuple[MemoryStore, JobPlan]:
+    store = MemoryStore()
+    return store, open_job(store, SPEC, make_items(NUM_ITEMS))
+
+
+def run(store: ObjectStore, plan: JobPlan, make_row: MakeRow, **how: object) -> list[Receipt]:
+    work = Work(
+        make_row=make_row,
+        to_table=lambda items: make_rows(items, attempt="a"),
+        num_at_once=AT_ONCE,
+        **how,
+    )
+    return asyncio.run(drive(store, plan, work))
+
+
+def number(item: Item) -> int:
+    return int(item.uri[-11:-4])
+
+
+async def at_once(item: Item) -> Item:
+    return item
+
+
+def test_exactly_so_many_videos_are_in_flight_and_parts_overlap() -> None:
+    store, plan = submitted()
+    in_flight: set[int] = set()
+    most: list[set[int]] = []
+    barrier = asyncio.Barrier(AT_ONCE)
+
+    async def make_row(item: Item) -> Item:
+        in_flight.add(number(item))
+        most.append(set(in_flight))
+        async with asyncio.timeout(30):
+            await barrier.wait()  # goes on when five are here; ten videos are two times five
+        in_flight.remove(number(item))
+        return item
+
+    run(store, plan, make_row)
+    assert max(map(len, most)) == AT_ONCE
+    assert any({0, 1, 2} & numbers and {3, 4, 5} & numbers for numbers in most)
+    assert missing_parts(store, plan) == []
+
+
+def test_a_slow_video_holds_back_its_own_part_only() -> None:
+    store, plan = submitted()
+    others_done = asyncio.Event()
+    order: list[int] = []
+
+    def committed(receipt: Receipt) -> None:
+        order.append(receipt.index)
+        if set(order) == {1, 2, 3}:
+            others_done.set()
+
+    async def make_row(item: Item) -> Item:
+        if number(item) == 0:
+            async with asyncio.timeout(30):
+                await others_done.wait()
+        return item
+
+    receipts = run(store, plan, make_row, committed=committed)
+    assert order[-1] == 0
+    assert [receipt.index for receipt in receipts] == order
+    assert load_success(store) is not None
+
+
+def test_rows_that_come_in_any_order_stand_in_plan_order() -> None:
+    store, plan = submitted()
+
+    async def make_row(item: Item) -> Item:
+        for _ in range(NUM_ITEMS - number(item)):
+            await asyncio.sleep(0)
+        return item
+
+    run(store, plan, make_row)
+    tables = [
+        pa.parquet.read_table(pa.BufferReader(store.objects[f"parts/part-{index:05d}.parquet"][0]))
+        for index in range(4)
+    ]
+    assert pa.concat_tables(tables)["video_id"].to_pylist() == planned_ids(store)
+
+
+def test_an_error_stops_the_job_keeps_what_is_whole_and_ends_what_is_under_way() -> None:
+    store, plan = submitted()
+    cancelled: list[int] = []
+    is_waiting = asyncio.Event()
+
+    async def make_row(item: Item) -> Item:
+        if number(item) == 5:
+            async with asyncio.timeout(30):
+                await is_waiting.wait()
+                while missing_parts(store, plan)[0] == 0:
+                    await asyncio.sleep(0)
+            raise StoreFull("no room for a copy")
+        if number(item) > 5:
+            is_waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(number(item))
+                raise
+        return item
+
+    with pytest.raises(StoreFull, match="no room"):
+        run(store, plan, make_row)
+    assert cancelled
+    assert missing_parts(store, plan) == [1, 2, 3]
+    assert [receipt.index for receipt in run(store, plan, at_once)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_a_commit_that_meets_a_passing_fault_is_tried_again_and_is_ones_own(when) -> None:
+    store, plan = submitted()
+    puts = FaultyStore(store, fail_at=3, when=when)  # listing, shard, first part
+    receipts = run(puts, load_plan(store), at_once)
+    assert puts.num_calls > 3
+    assert all(receipt.is_mine for receipt in receipts)
+    assert len(receipts) == 4
+
+
+def test_a_store_that_stays_down_ends_the_job_with_its_error() -> None:
+    store, plan = submitted()
+    puts = FaultyStore(store, fail_at=3, when="before")
+    with pytest.raises(Transient):
+        run(puts, plan, at_once, commit_policy=RetryPolicy(attempts=1))
+    assert load_success(store) is None

@@ -1,0 +1,182 @@
+"""What a job wrote can be counted, checked, flattened, shown and compared."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import cli
+from jobs.batch.replay import differences
+from jobs.batch.tables import derive, flatten
+from pipeline.store.commit import Part, commit_part, finish
+from pipeline.store.items import Item
+from pipeline.store.local import LocalStore
+from pipeline.store.plan import JobPlan, PlannedItems, open_job
+from pipeline.tasks.records import Record, to_table
+from tests.batch_driver import SPEC
+from tests.report_rows import ATTACK, bad_row, good_row
+
+Vidray = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vidray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vidray:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vidray", *map(str, arguments)])
+        code = int(cli._run())
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def records() -> list[Record]:
+    rows = [good_row(0), bad_row(1), good_row(2, text=ATTACK), good_row(3), good_row(4)]
+    items = [Item(uri=f"/videos/{index}.mp4") for index in range(len(rows))]
+    return [
+        replace(row, uri=item.uri, video_id=item.video_id)
+        for row, item in zip(rows, items, strict=True)
+    ]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A finished job of five videos in two parts."""
+    commit(tmp_path / "out", parts=(0, 1))
+    return tmp_path / "out"
+
+
+def commit(folder: Path, *, parts: tuple[int, ...]) -> JobPlan:
+    store = LocalStore(str(folder))
+    plan = open_job(store, SPEC, (Item(uri=record.uri) for record in records()))
+    by_id = {record.video_id: record for record in records()}
+    for index in parts:
+        ids = tuple(item.video_id for item in PlannedItems(store, plan).part(index))
+        part = Part(job_id=plan.job_id, index=index, video_ids=ids, attempt="a")
+        commit_part(store, part, to_table(by_id[video_id] for video_id in ids))
+    if len(parts) == plan.num_parts:
+        finish(store, plan, sha256s={})
+    return plan
+
+
+def test_flat_tables_hold_every_element_once_with_its_video() -> None:
+    rows = to_table(records())
+    for name in ("captions", "answers", "boxes"):
+        expected = [
+            {"video_id": record.video_id, "uri": record.uri, **asdict(element)}
+            for record in records()
+            for element in getattr(record, name)
+        ]
+        flat = flatten(rows, name)
+        flat.validate(full=True)
+        assert [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+            for row in flat.to_pylist()
+        ] == expected
+    x0 = flatten(rows, "boxes").schema.field("x0")
+    assert b"source pixels" in x0.metadata[b"doc"]
+
+
+def test_tables_grow_with_their_job_and_are_made_once(tmp_path: Path, vidray: Vidray) -> None:
+    folder = tmp_path / "out"
+    commit(folder, parts=(1,))
+    assert vidray("tables", folder)[0] == 0
+    first = (folder / "tables/captions/part-00001.parquet").stat()
+    commit(folder, parts=(0, 1))
+    code, said, _ = vidray("tables", folder)
+    assert (code, said.splitlines()[0]) == (0, f"{folder}/tables/captions/*.parquet: 4 rows")
+    assert (folder / "tables/captions/part-00001.parquet").stat() == first
+    boxes = pq.read_table(folder / "tables/boxes")
+    assert boxes.num_rows == 8
+    assert dict(derive(LocalStore(str(folder)))).keys() == {"captions", "answers", "boxes"}
+    assert vidray("fsck", folder)[0] == 0
+
+
+def test_status_counts_from_the_store_alone(tmp_path: Path, vidray: Vidray) -> None:
+    plan = commit(tmp_path / "out", parts=(0,))
+    code, said, _ = vidray("batch", "status", tmp_path / "out")
+    assert code == 1
+    assert f"{plan.job_id}, not finished" in said
+    assert "3 of 5, 1 failed: 1 truncated" in said
+    assert "1 of 2" in said
+    commit(tmp_path / "out", parts=(0, 1))
+    code, said, _ = vidray("batch", "status", tmp_path / "out")
+    assert code == 3
+    assert f"{plan.job_id}, finished" in said
+
+
+def test_fsck_says_what_is_missing_wrong_or_left_over(out: Path, vidray: Vidray) -> None:
+    assert vidray("fsck", out) == (0, said_of(out, "5 of 5 rows are sound", "finished"), "")
+    (out / "parts/.ab.tmp").write_bytes(b"torn")
+    (out / "parts/part-00001.parquet").write_bytes(b"PAR1")
+    code, said, _ = vidray("fsck", out, "--clean")
+    assert code == 1
+    assert "wrong: parts/part-00001.parquet: " in said
+    assert "not in the plan: parts/.ab.tmp, 4 bytes, left" in said  # it is young
+
+
+def said_of(out: Path, *lines: str) -> str:
+    job_id = json.loads((out / "plan.json").read_text())["job_id"]
+    return f"job {job_id}: " + "\n".join(lines) + "\n"
+
+
+def test_show_prints_a_line_per_video_or_one_in_full(out: Path, vidray: Vidray) -> None:
+    code, said, _ = vidray("show", out)
+    assert (code, len(said.splitlines())) == (0, 5)
+    assert said.splitlines()[1] == "/videos/1.mp4: truncated: half of it is there"
+    assert len(vidray("show", out, "--limit", 2)[1].splitlines()) == 2
+    for name in ("/videos/3.mp4", "3.mp4", records()[3].video_id):
+        code, said, _ = vidray("show", out, name)
+        assert (code, said.splitlines()[0]) == (0, "/videos/3.mp4")
+        assert "  provenance: model tiny, model_digest ab12" in said
+        assert "  plan: hash ef56" in said
+    _, said, _ = vidray("show", out, "3.mp4", "--json")
+    assert json.loads(said)["boxes"][0]["x1"] == 100.0
+
+
+@pytest.mark.parametrize("command", [("show",), ("replay",)])
+def test_a_video_that_is_not_there_and_a_folder_without_a_job_are_told(
+    command: tuple[str, ...], out: Path, tmp_path: Path, vidray: Vidray
+) -> None:
+    code, _, said = vidray(*command, out, "9.mp4")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "9.mp4" in said
+    code, _, said = vidray(*command, tmp_path, "9.mp4")
+    assert (code, said) == (2, f"vidray: {tmp_path} holds no job: it has no plan.json\n")
+
+
+def test_differences_are_named_by_their_path_and_timings_are_none() -> None:
+    was = asdict(good_row())
+    now = asdict(good_row())
+    now["timings"]["total_s"] = 99.0
+    assert list(differences(was, now)) == []
+    now["captions"][0]["text"] = "Blue."
+    now["flags"] = ("hdr",)
+    now["media"] = None
+    changes = list(differences(was, now))
+    assert [change.partition(":")[0] for change in changes] == [
+        "flags",
+        "captions[0].text",
+        "media",
+    ]
+    assert "is 'Blue.'" in changes[1]
+
+
+def test_rows_are_read_by_pandas_and_duckdb_as_the_readme_says(out: Path, vidray: Vidray) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(out / "parts")
+    assert frame.code.value_counts().to_dict() == {"truncated": 1}
+    assert vidray("tables", out)[0] == 0
+    words = duckdb.sql(
+        f"SELECT uri, unnest(captions).text FROM '{out}/parts/*.parquet' WHERE status = 'ok'"  # noqa: S608
+    ).fetchall()
+    assert len(words) == 4
+    boxes = duckdb.sql(
+        f"SELECT query, count(*) FROM '{out}/tables/boxes/*.parquet' "  # noqa: S608
+        "WHERE outcome = 'found' GROUP BY query ORDER BY 2 DESC"
+    ).fetchall()
+    assert boxes[0][1] == 3

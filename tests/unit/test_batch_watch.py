@@ -1,0 +1,105 @@
+"""What a job shows of itself: one line on a terminal, plain lines on a pipe, events in a file."""
+
+import io
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from jobs.batch.watch import LINE_EVERY_S, Watch, describe_failures
+from pipeline.errors import FailureCode, StoreFull
+from pipeline.store.commit import Receipt
+from pipeline.store.plan import JobPlan, Shard
+from pipeline.store.rows import Tally
+from tests.batch_driver import SPEC
+from tests.report_rows import ATTACK, bad_row, good_row
+
+PLAN = JobPlan(job_id="j1", spec=SPEC, shards=(Shard(sha256="0" * 64, num_items=10),))
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def make(clock: Clock, *, terminal: bool = False, **options: object) -> tuple[Watch, io.StringIO]:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120, no_color=True)
+    before = options.pop("before", Tally())
+    return Watch(console, PLAN, before, clock=clock, **options), text
+
+
+def test_speed_and_time_left_are_counted_from_the_first_row_on(clock: Clock) -> None:
+    watch, text = make(clock)
+    with watch:
+        clock.now_s += 50  # models are being loaded
+        watch.video(good_row(0))
+        clock.now_s += 2
+        watch.video(good_row(1))  # four seconds of video in two
+        assert watch.line() == (
+            "2/10 videos, 0 failed, 2.0 video-seconds/s, 0:00:16 left, 0:00:52 passed"
+        )
+
+
+def test_a_pipe_gets_a_line_now_and_then_and_a_last_one(clock: Clock) -> None:
+    watch, text = make(clock)
+    with watch:
+        for index in range(10):
+            clock.now_s += LINE_EVERY_S / 2.5
+            watch.video(good_row(index))
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "job j1: 10 videos in 4 parts"
+    assert [line.partition(" ")[0] for line in lines[1:]] == ["3/10", "6/10", "9/10", "10/10"]
+
+
+def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
+    clock: Clock,
+) -> None:
+    watch, text = make(clock, terminal=True, figures=lambda: "prefill is the bottleneck")
+    with watch:
+        watch.video(good_row(0))
+        watch.video(bad_row(1))
+        watch._live.refresh()
+    screen = text.getvalue()
+    assert "2/10 videos, 1 failed" in screen
+    assert "prefill is the bottleneck" in screen
+    assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l")
+
+
+def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:
+    before = Tally(num_parts=2, num_rows=6)
+    before.codes["truncated"] = 2
+    watch, text = make(clock, before=before)
+    with watch:
+        watch.video(bad_row(1))
+    assert "job j1: 10 videos in 4 parts, 6 of them done before" in text.getvalue()
+    assert "7/10 videos, 3 failed" in text.getvalue()
+    assert describe_failures(watch.codes) == "3 failed: 3 truncated"
+    assert before.codes == {"truncated": 2}
+
+
+def test_events_are_json_lines_without_a_word_of_user_or_model(clock: Clock) -> None:
+    file = io.StringIO()
+    watch, _ = make(clock, events=file)
+    row = replace(good_row(text=ATTACK), uri="/a\nb.mp4")
+    with suppress(StoreFull), watch:
+        watch.video(row)
+        watch.part(Receipt(index=3, is_mine=True, sha256="ab"))
+        watch.video(bad_row(1, FailureCode.NOT_FOUND, detail=ATTACK))
+        raise StoreFull("full")
+    events = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [event["event"] for event in events] == ["started", "video", "part", "video", "stopped"]
+    assert {event["job"] for event in events} == {"j1"}
+    assert (events[1]["uri"], events[1]["video_s"]) == ("/a\nb.mp4", 4.0)
+    assert (events[3]["code"], events[3]["video_s"]) == ("not_found", 0.0)
+    assert events[4]["error"] == "StoreFull"
+    assert "script" not in file.getvalue()
