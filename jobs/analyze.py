@@ -12,10 +12,12 @@ from jobs.display import Display, make_display
 from jobs.draw import draw_boxes
 from jobs.exits import Exit
 from jobs.results import show
+from jobs.trace import Trace
 from jobs.wish import Wish, require
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
+from pipeline.flow import each
 from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record, to_json
@@ -37,6 +39,7 @@ class Settings(Wish):
     json: bool
     int8: bool
     workplace: Workplace
+    trace: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +65,11 @@ class Settings(Wish):
                 self.out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ConfigError(f"--out {self.out}: {error.strerror}") from error
+        if self.trace is not None:
+            try:
+                self.trace.open("ab").close()
+            except OSError as error:
+                raise ConfigError(f"--trace {self.trace}: {error.strerror}") from error
 
 
 def run(settings: Settings) -> int:
@@ -77,8 +85,16 @@ def run(settings: Settings) -> int:
         int8=settings.int8,
         question_tokens=_question_tokens(settings.max_new_tokens),
     )
-    with settings.workplace.opened(recipe, progress) as analyse, make_display(progress) as display:
-        records = asyncio.run(_analyse_all(settings, tasks, analyse, display))
+    trace = Trace()
+    try:
+        with (
+            settings.workplace.opened(recipe, progress) as analyse,
+            make_display(progress) as display,
+        ):
+            records = asyncio.run(_analyse_all(settings, tasks, analyse, display, trace))
+    finally:  # a run that was stopped may be the one to look at
+        if settings.trace is not None:
+            trace.write(settings.trace)
     if not settings.json:
         show(records, Console(highlight=False))
     is_good = all(record.status == "ok" for record in records)
@@ -86,14 +102,17 @@ def run(settings: Settings) -> int:
 
 
 async def _analyse_all(
-    settings: Settings, tasks: Tasks, analyse: Analyse, display: Display
+    settings: Settings, tasks: Tasks, analyse: Analyse, display: Display, trace: Trace
 ) -> list[Record]:
     records = []
     for number, clip in enumerate(settings.clips, start=1):
         display.begin(f"[{number}/{len(settings.clips)}] {clip.name}")
         source = Source.of(clip)
         record = await analyse(
-            source, tasks, video_id=settings.video_id(clip), listener=display.hear
+            source,
+            tasks,
+            video_id=settings.video_id(clip),
+            listener=each(display.hear, trace.listener(f"[{number}] {clip.name}")),
         )
         display.end(record)
         records.append(record)

@@ -85,6 +85,9 @@ def analyze(
     address: Address = None,
     profile: ProfileFile = None,
     in_process: InProcess = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write a timeline of every stage; opens in ui.perfetto.dev.")
+    ] = None,
 ) -> int:
     """Describe clips, answer questions about them, find things in them."""
     with Console(stderr=True).status("starting"):
@@ -115,6 +118,7 @@ def analyze(
         reader=reader,
         int8=int8,
         workplace=Workplace(address=address, profile=profile, in_process=in_process),
+        trace=trace,
     )
     return run(settings)
 

@@ -9,8 +9,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.gauges import Gauges
 from jobs.results import printable
-from pipeline.flow import Event, Moved, Planned, Stage, Words
+from pipeline.flow import Event, Moved, Planned, Words
+from pipeline.stint import Stage
 from pipeline.tasks.records import Record
 from pipeline.tasks.requests import Request
 
@@ -78,10 +80,14 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """Bars for the stages and the words as they are written, redrawn a few times a second."""
+    """Bars for the stages, how fast they are, and the words as they are written.
+
+    Redrawn a few times a second.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._gauges = Gauges()
         self._clear("")
         self._live: Live | None = None
 
@@ -98,6 +104,7 @@ class LiveDisplay:
         self._live.start()
 
     def hear(self, event: Event) -> None:
+        self._gauges.hear(self._title, event)
         if isinstance(event, Planned):
             self._clear(self._title)  # a video that lost something on the way starts anew
             self._plan, self._num_steps = _plan(event), event.num_steps
@@ -109,6 +116,7 @@ class LiveDisplay:
     def end(self, record: Record) -> None:
         style = "green" if record.status == "ok" else "red"
         line = Text.assemble(self._title, "  ", (_outcome(record), style))
+        self._gauges.done(self._title)
         self._stop()
         self._console.print(line)
 
@@ -143,7 +151,8 @@ class LiveDisplay:
         title = Text.assemble((self._title, "bold"), f"  {self._plan or 'opening'}")
         if not self._plan:
             return title
-        return Group(title, self._bars(), *lines[-MAX_LINES:])
+        rates = Text(self._gauges.line(), style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(title, self._bars(), rates, *lines[-MAX_LINES:])
 
     def _bars(self) -> Table:
         bars = Table.grid(padding=(0, 1))

@@ -3,11 +3,10 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from threading import Lock
 
 from pipeline.config import MIB
-from pipeline.flow import Event, Listener, Moved, Planned
+from pipeline.flow import Event, Moved, Planned
 from pipeline.stint import Stage, Stint
 
 WINDOW_S = 10.0  # what "now" means
@@ -32,9 +31,26 @@ class Gauges:
         self._kv_shares: dict[str, float] = {}  # by decoder, as it last said
         self._open: set[str] = set()
 
-    def listener(self, video: str) -> Listener:
-        """Hears of one video, which is `done` when its record is made."""
-        return partial(self._hear, video)
+    def hear(self, video: str, event: Event) -> None:
+        """What happened to a video that is `done` when its record is made."""
+        stint = event.stint
+        with self._lock:
+            now_s = self._clock()
+            if self._started_s is None:
+                self._started_s = min(now_s, stint.started_unix_s)
+            self._stints.append(stint)
+            self._forget(now_s)
+            if isinstance(event, Planned):
+                self._drop(video)  # after a loss it starts anew
+                self._open.add(video)
+            elif isinstance(event, Moved):
+                chunk = (video, event.window_index, event.chunk_index)
+                if event.stage == "prefill":
+                    self._bytes.pop(chunk, None)
+                else:
+                    self._bytes[chunk] += stint.num_bytes
+            if stint.kv_share is not None:
+                self._kv_shares[stint.place.name] = stint.kv_share
 
     def done(self, video: str) -> None:
         """Nothing of the video is on its way any more."""
@@ -59,26 +75,6 @@ class Gauges:
         if (slowest := bottleneck(stints, since_s=now_s - span_s, until_s=now_s)) is not None:
             cells.append(f"all wait for {slowest}")
         return ", ".join(cells)
-
-    def _hear(self, video: str, event: Event) -> None:
-        stint = event.stint
-        with self._lock:
-            now_s = self._clock()
-            if self._started_s is None:
-                self._started_s = min(now_s, stint.started_unix_s)
-            self._stints.append(stint)
-            self._forget(now_s)
-            if isinstance(event, Planned):
-                self._drop(video)  # after a loss it starts anew
-                self._open.add(video)
-            elif isinstance(event, Moved):
-                chunk = (video, event.window_index, event.chunk_index)
-                if event.stage == "prefill":
-                    self._bytes.pop(chunk, None)
-                else:
-                    self._bytes[chunk] += stint.num_bytes
-            if stint.kv_share is not None:
-                self._kv_shares[stint.place.name] = stint.kv_share
 
     def _drop(self, video: str) -> None:
         for chunk in [chunk for chunk in self._bytes if chunk[0] == video]:

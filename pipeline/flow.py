@@ -85,6 +85,16 @@ Event = Planned | Moved | Words
 Listener = Callable[[Event], None]  # called from any thread; must not block
 
 
+def each(*listeners: Listener) -> Listener:
+    """One that tells them all, in this order."""
+
+    def hear(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return hear
+
+
 class Video(Protocol):
     """An open video."""
 
