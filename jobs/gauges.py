@@ -38,11 +38,11 @@ class Gauges:
             now_s = self._clock()
             if self._started_s is None:
                 self._started_s = min(now_s, stint.started_unix_s)
+            self._open.add(video)
             self._stints.append(stint)
             self._forget(now_s)
             if isinstance(event, Planned):
                 self._drop(video)  # after a loss it starts anew
-                self._open.add(video)
             elif isinstance(event, Moved):
                 chunk = (video, event.window_index, event.chunk_index)
                 if event.stage == "prefill":

@@ -1,0 +1,120 @@
+"""The progress view's figures, from stints as stages would tell them."""
+
+import pytest
+
+from jobs.gauges import WINDOW_S, Gauges, bottleneck
+from pipeline.flow import Moved, Planned, Words
+from pipeline.stint import Place, Stint
+from pipeline.tasks.requests import Request
+
+READER, ENCODER, DECODER, TWIN = (
+    Place(name, number, "here", epoch_s=0.0)
+    for number, name in enumerate(("reader-0", "encoder-0", "decoder-0", "encoder-1"))
+)
+ELSEWHERE = Place("encoder-2", 7, "there", epoch_s=-500.0)
+
+
+def spells(stage, place, *times_s):
+    return [Stint(stage=stage, place=place, started_s=a, ended_s=b) for a, b in times_s]
+
+
+PIPELINES = {
+    "a slow encoder": (
+        "encode",
+        [
+            *spells("read", READER, (0, 1), (3, 4), (6, 7)),
+            *spells("encode", ENCODER, (1, 4), (4, 7), (7, 10)),
+            *spells("prefill", DECODER, (4, 5), (7, 8)),
+        ],
+    ),
+    "a slow reader": (
+        "read",
+        [
+            *spells("read", READER, (0, 3.5), (3.5, 7), (7, 10)),
+            *spells("encode", ENCODER, (3.5, 5), (7, 8)),
+        ],
+    ),
+    "words that take long": (
+        "generate",
+        [*spells("read", READER, (0, 1)), *spells("generate", DECODER, (2, 5), (5, 9))],
+    ),
+    "one batch of four is one piece of work": (
+        "prefill",
+        [
+            *spells("encode", ENCODER, *[(0, 4)] * 4),
+            *spells("prefill", DECODER, (0, 3), (3, 7)),
+        ],
+    ),
+    "two encoders that take turns hold nobody up": (
+        "prefill",
+        [
+            *spells("encode", ENCODER, (0, 5)),
+            *spells("encode", TWIN, (5, 10)),
+            *spells("prefill", DECODER, (1, 7)),
+        ],
+    ),
+    "another machine's clock": (
+        "encode",
+        [*spells("read", READER, (0, 5)), *spells("encode", ELSEWHERE, (500, 509))],
+    ),
+    "nobody is busy": (None, spells("read", READER, (0, 2), (5, 6))),
+    "work of long ago": (None, spells("read", READER, (-20, 1))),
+    "nothing at all": (None, []),
+}
+
+
+@pytest.mark.parametrize(("slowest", "stints"), PIPELINES.values(), ids=PIPELINES)
+def test_the_bottleneck_is_the_stage_that_never_waits(slowest, stints):
+    assert bottleneck(stints, since_s=0.0, until_s=10.0) == slowest
+
+
+class Gauged:
+    """Gauges whose time is set by hand."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.gauges = Gauges(clock=lambda: self.now_s)
+
+    def moved(self, stage, place, until_s, *, chunk=0, video="a", **amounts):
+        stint = Stint(stage=stage, place=place, started_s=self.now_s, ended_s=until_s, **amounts)
+        self.now_s = until_s
+        self.gauges.hear(video, Moved(1, stint, 0, chunk))
+
+
+def test_the_line_says_rates_bytes_cache_and_bottleneck():
+    gauged = Gauged()
+    gauged.moved("read", READER, 1.0, num_frames=8, num_bytes=3 << 20)
+    gauged.moved("encode", ENCODER, 4.0, num_tokens=40, num_bytes=1 << 20)
+    gauged.moved("read", READER, 4.5, chunk=1, num_frames=8, num_bytes=3 << 20)
+    gauged.moved("prefill", DECODER, 5.0, num_tokens=40, kv_share=0.25)
+    assert gauged.gauges.line() == (
+        "3 frames/s read, 8 tokens/s encoded, 8 tokens/s prefilled, 0 words/s, "
+        "3.0 MiB on the way, KV 25%, all wait for encode"
+    )
+
+
+def test_a_video_that_is_done_or_starts_anew_has_nothing_on_the_way():
+    gauged = Gauged()
+    for video in ("a", "b"):
+        gauged.moved("read", READER, gauged.now_s + 1, video=video, num_bytes=1 << 20)
+    assert "2.0 MiB" in gauged.gauges.line()
+    stint = Stint(stage="plan", place=READER, started_s=2.0, ended_s=2.0)
+    gauged.gauges.hear("b", Planned(media=None, plan=None, num_steps=1, stint=stint))
+    assert "1.0 MiB" in gauged.gauges.line()
+    gauged.gauges.done("a")
+    assert "0.0 MiB" in gauged.gauges.line()
+    gauged.gauges.done("b")
+    assert gauged.gauges.line() == ""
+
+
+def test_rates_are_of_now():
+    gauged = Gauged()
+    gauged.moved("read", READER, 1.0, num_frames=1000)
+    gauged.now_s += WINDOW_S + 1
+    words = Request(kind="caption", subject="", prompt="", sampling=None, start_s=0, end_s=1)
+    stint = Stint(stage="generate", place=DECODER, started_s=gauged.now_s - 8, ended_s=gauged.now_s)
+    for _ in range(20):
+        gauged.gauges.hear("a", Words(words, "so", stint))
+    assert gauged.gauges.line().startswith("0 frames/s read")
+    assert "2 words/s" in gauged.gauges.line()
+    assert gauged.gauges.line().endswith("all wait for generate")

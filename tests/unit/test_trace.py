@@ -1,0 +1,82 @@
+"""A timeline shows when each chunk was where; real clips, real stages, and the file itself."""
+
+import asyncio
+import json
+from collections import defaultdict
+
+import pytest
+
+from jobs.trace import Trace
+from pipeline.analyse import analyse
+from pipeline.config import Sampling
+from pipeline.flow import Moved
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.stint import Place, Stint
+from pipeline.tasks.tasks import Ask, Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+from tests.media_factory import Clip, make
+from tests.timelines import require_timeline
+from tests.tiny_folder import write_folder
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """Of one real clip in one process, as they stand in the file."""
+    folder = tmp_path_factory.mktemp("traced")
+    clip = make(folder, Clip(num_frames=240, fps=12))
+    model = LocalModel.load(write_folder(folder / "model"))
+    flow = LocalFlow(model, options=PlanOptions(fps=12.0))
+    tasks = Tasks(asks=(Ask(question="Why?"),), sampling=Sampling(max_new_tokens=6))
+    trace = Trace()
+    listener = trace.listener("clip")
+    asyncio.run(analyse(Source.of(clip), tasks, flow, video_id="0a", listener=listener))
+    flow.close()
+    trace.write(folder / "trace.json")
+    return require_timeline(folder / "trace.json")
+
+
+def test_chunks_go_from_stage_to_stage_while_later_ones_are_read(events):
+    chunks = defaultdict(dict)
+    for event in events:
+        if "chunk" in event.get("args", {}):
+            chunks[event["args"]["chunk"]][event["cat"]] = event
+    assert len(chunks) >= 4
+    for stages in chunks.values():
+        read, encode, prefill = (stages[stage] for stage in ("read", "encode", "prefill"))
+        assert end(read) <= encode["ts"]
+        assert end(encode) <= prefill["ts"]
+    assert any(chunks[k + 1]["read"]["ts"] < end(chunks[k]["prefill"]) for k in range(3))
+    assert sum(stages["read"]["args"]["frames"] for stages in chunks.values()) == 240
+
+
+def end(event):
+    return event["ts"] + event["dur"]
+
+
+def test_words_stand_on_a_track_for_each_answer_after_the_video(events):
+    tracks = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    words = [event for event in events if event.get("cat") == "generate"]
+    assert {tracks[word["tid"]] for word in words} == {"clip: caption", "clip: ask Why?"}
+    prefills = [event for event in events if event.get("cat") == "prefill"]
+    assert min(word["ts"] for word in words) >= max(end(prefill) for prefill in prefills)
+
+
+def test_another_machines_clock_is_set_by_the_time_of_day(tmp_path):
+    here, there = Place("reader", 1, "a", epoch_s=1000.0), Place("encoder", 2, "b", epoch_s=400.0)
+    twin = Place("decoder", 3, "a", epoch_s=1000.5)  # the time of day was set in between
+    trace = Trace()
+    hear = trace.listener("clip")
+    for place, stage, start_s in ((here, "read", 5), (there, "encode", 606), (twin, "prefill", 7)):
+        stint = Stint(stage=stage, place=place, started_s=start_s, ended_s=start_s + 1)
+        hear(Moved(1, stint, 0, 0))
+    trace.write(tmp_path / "trace.json")
+    slices = [e for e in require_timeline(tmp_path / "trace.json") if e["ph"] == "X"]
+    assert [(e["cat"], e["ts"], e["dur"]) for e in slices] == [
+        ("read", 0.0, 1e6), ("encode", 1e6, 1e6), ("prefill", 2e6, 1e6),
+    ]  # fmt: skip
+
+
+def test_nothing_heard_is_an_empty_timeline(tmp_path):
+    Trace().write(tmp_path / "trace.json")
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == []
