@@ -19,6 +19,7 @@ from pipeline.model.weights import load_model
 from pipeline.stint import Stint
 
 MAX_BATCH = 4  # chunks; more only makes the first of them wait
+Waiting = tuple[FrameParcel, asyncio.Future[tuple[TokenParcel, Stint]]]
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -37,7 +38,7 @@ class VisionEncoderActor:
         self._encoder = VisionEncoder(model.vision)
         self._stall_s = profile.stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
-        self._waiting: list[tuple[FrameParcel, asyncio.Future[tuple[TokenParcel, Stint]]]] = []
+        self._waiting: list[Waiting] = []
         self._place, self._metrics = place_of_actor(), Metrics()
         self._is_busy = asyncio.Lock()
 
@@ -56,7 +57,7 @@ class VisionEncoderActor:
         return os.getpid()
 
     async def _encode_waiting(self) -> None:
-        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        batch = self._take_batch()
         parcels = [parcel for parcel, _ in batch]
         loop, started_s = asyncio.get_running_loop(), time.monotonic()
         try:
@@ -78,6 +79,16 @@ class VisionEncoderActor:
         for (_, done), tokens in zip(batch, encoded, strict=True):
             share = replace(stint, num_tokens=tokens.num_tokens, num_bytes=tokens.num_bytes)
             done.set_result((tokens, share))
+
+    def _take_batch(self) -> list[Waiting]:
+        """The oldest chunk of each of some videos: a second one would only keep the first back."""
+        oldest: dict[str, Waiting] = {}
+        for each in self._waiting:
+            oldest.setdefault(each[0].plan_hash, each)
+        batch = list(oldest.values())[:MAX_BATCH]
+        taken = {done for _, done in batch}
+        self._waiting = [each for each in self._waiting if each[1] not in taken]
+        return batch
 
     def _encode(self, parcels: list[FrameParcel]) -> list[TokenParcel]:
         chunks = self._encoder.encode([parcel.unpack() for parcel in parcels])
