@@ -1,18 +1,23 @@
 """One planned video to its row: its bytes fetched, its tasks done, its own faults recorded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.batch.recipe import Recipe, source_of
+from jobs.batch.method import Method, source_of
+from jobs.workplace import Analyse
 from pipeline.analyse import failure
 from pipeline.errors import BadInput
+from pipeline.flow import Event
 from pipeline.store.archive import Archive, LocalCopy
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record
+
+Hear = Callable[[str, Event], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,30 +31,38 @@ class Maker:
 class Analyst:
     """Makes rows. What it raises is not a video's fault and stops the job.
 
-    analyse: what a fleet or a process does with a local file: `analyse(source, tasks, video_id=)`.
+    hear: is told of each event and of the video it happens to.
     """
 
     def __init__(
         self,
-        analyse: Callable[..., Awaitable[Record]],
+        analyse: Analyse,
         archive: Archive,
-        recipe: Recipe,
+        method: Method,
         maker: Maker,
+        *,
+        hear: Hear = lambda video_id, event: None,
     ) -> None:
         self._analyse = analyse
         self._archive = archive
-        self._recipe = recipe
+        self._method = method
         self._maker = maker
+        self._hear = hear
 
     async def make_row(self, item: Item) -> Record:
         """The item's record, good or failed."""
         source = source_of(item)
-        tasks = self._recipe.tasks
+        tasks = self._method.tasks
         try:
-            tasks = self._recipe.tasks_for(item)
+            tasks = self._method.tasks_for(item)
             async with self._opened(item) as copy:
                 found = replace(source, path=Path(copy.path), etag=copy.info.etag)
-                record = await self._analyse(found, tasks, video_id=item.video_id)
+                record = await self._analyse(
+                    found,
+                    tasks,
+                    video_id=item.video_id,
+                    listener=partial(self._hear, item.video_id),
+                )
         except BadInput as error:
             record = failure(source, tasks, self._maker, video_id=item.video_id, error=error)
         if record.size_bytes is None:

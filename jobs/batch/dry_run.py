@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from actors.profile import Profile
+from jobs.batch.method import source_of
 from jobs.batch.prepare import Prepared
-from jobs.batch.recipe import source_of
 from jobs.bench.limits import matmul_seconds, read_bytes_per_second
 from jobs.exits import Exit
 from pipeline.config import DecodeLimits
@@ -100,7 +100,7 @@ def sampled(items: Iterable[Item], *, size: int) -> tuple[int, list[Item]]:
 def _plans(prepared: Prepared, sample: list[Item]) -> Iterator[SamplingPlan]:
     """The plans of the sampled videos that have one."""
     pixels = load_preprocessing(prepared.checkpoint)
-    options = prepared.recipe.options.within(
+    options = prepared.method.options.within(
         min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels
     )
     with tempfile.TemporaryDirectory(prefix="vidray-", dir=prepared.job.copies) as folder:
@@ -124,7 +124,7 @@ def _time(prepared: Prepared, profile: Profile, forecast: Forecast) -> str:
     operations_per_s = 2 * SIDE**3 / matmul_seconds([(SIDE, SIDE, SIDE)])
     watch_s = 2 * per_token * forecast.tokens / operations_per_s
     step_s = 4 * model.num_language_parameters / read_bytes_per_second()
-    num_steps = forecast.num_videos * prepared.recipe.tasks.sampling.max_new_tokens
+    num_steps = forecast.num_videos * prepared.method.tasks.sampling.max_new_tokens
     ranks = profile.decoders.num_replicas * profile.decoders.tensor_parallel
     least, most = watch_s / ranks, (watch_s + step_s * num_steps) / ranks
     return (

@@ -59,6 +59,10 @@ class Job(BaseModel):
     seed: int = Field(default=0, description="For a temperature above 0.")
     reader: Literal["pyav", "decord"] = Field(default="pyav", description="What decodes.")
 
+    int8: bool = Field(
+        default=False, description="Round the language model: faster on a CPU, not exact."
+    )
+
     limit: int | None = Field(default=None, ge=1, description="Only the first so many videos.")
     suffix: Texts = Field(
         default=(),
@@ -84,6 +88,9 @@ class Job(BaseModel):
     address: str | None = Field(
         default=None,
         description="A running Ray cluster (auto, or host:port); else Ray starts here.",
+    )
+    in_process: bool = Field(
+        default=False, description="Work in this process, without Ray, one video at a time."
     )
     copies: Path | None = Field(
         default=None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.analyze import demo_model
 from jobs.batch.job import Job
-from jobs.batch.recipe import Recipe, make_recipe
+from jobs.batch.method import Method, make_method
 from pipeline.model.digest import digest
 from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
@@ -26,7 +26,7 @@ class Prepared:
     s3: S3Config
     store: ObjectStore
     checkpoint: Path
-    recipe: Recipe
+    method: Method
     spec: JobSpec
 
     @classmethod
@@ -34,19 +34,19 @@ class Prepared:
         """ConfigError for whatever would stop the job before its first video."""
         s3 = S3Config.from_environment(os.environ)
         checkpoint = job.model or demo_model()
-        recipe = make_recipe(job, load_generation(checkpoint).sampling)
+        method = make_method(job, load_generation(checkpoint).sampling)
         spec = JobSpec(
             source=job.source if job.source.startswith(S3_SCHEME) else os.path.abspath(job.source),
             model_digest=digest(checkpoint),
-            config=recipe.to_json(),
+            config=method.to_json(),
             items_per_part=job.videos_per_part,
         )
         store = open_store(job.out, s3)
-        return cls(job=job, s3=s3, store=store, checkpoint=checkpoint, recipe=recipe, spec=spec)
+        return cls(job=job, s3=s3, store=store, checkpoint=checkpoint, method=method, spec=spec)
 
     def items(self) -> Iterator[Item]:
         """The archive's videos, streamed."""
-        return find_items(self.spec.source, self.recipe.source_filter, s3=self.s3)
+        return find_items(self.spec.source, self.method.source_filter, s3=self.s3)
 
     def plan(self, *, checkpoint: Checkpoint = pass_by) -> JobPlan:
         """Submit the job to its store, or find it submitted there."""

@@ -4,22 +4,20 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.console import Console
 
 from jobs.analyze import demo_model
 from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.method import read_method
 from jobs.batch.output import Found, Output, find, open_output
-from jobs.batch.recipe import read_recipe
 from jobs.exits import Exit
 from jobs.results import printable
-from pipeline.analyse import analyse
+from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError
-from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.digest import digest
 from pipeline.store.archive import Archive
 from pipeline.tasks.records import Record
@@ -53,18 +51,17 @@ def run(uri: str, name: str, *, model: Path | None) -> int:
 
 def make_again(output: Output, entry: Found, checkpoint: Path) -> Record:
     """The row as this process makes it from the plan, the source and the model."""
-    recipe = read_recipe(output.plan.spec.config)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = LocalModel.load(checkpoint, device=device)
-    flow = LocalFlow(loaded, options=recipe.options, reader=recipe.reader)
-    try:
-        with tempfile.TemporaryDirectory(prefix="vidray-") as folder:
-            archive = Archive(s3=output.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
-            maker = Maker(model=loaded.name, model_digest=loaded.digest)
-            analyst = Analyst(partial(analyse, flow=flow), archive, recipe, maker)
-            return asyncio.run(analyst.make_row(entry.item))
-    finally:
-        flow.close()
+    method = read_method(output.plan.spec.config)
+    progress = Console(stderr=True)
+    with (
+        Workplace(in_process=True).opened(method.recipe(checkpoint), progress) as analyse,
+        tempfile.TemporaryDirectory(prefix="vidray-") as folder,
+    ):
+        archive = Archive(s3=output.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
+        provenance = entry.record.provenance
+        maker = Maker(model=provenance.model, model_digest=provenance.model_digest)
+        analyst = Analyst(analyse, archive, method, maker)
+        return asyncio.run(analyst.make_row(entry.item))
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import IO
 
 from rich.console import Console
 
-from actors.fleet import start_fleet
 from actors.profile import Profile
 from jobs.batch.analyst import Analyst, Maker
 from jobs.batch.dry_run import dry_run
@@ -16,8 +15,11 @@ from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
 from jobs.batch.watch import Watch, describe_failures
 from jobs.exits import Exit
+from jobs.gauges import Gauges
+from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError, StoreError, Transient
+from pipeline.model.digest import display_name
 from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
 from pipeline.store.drive import Work, drive
@@ -31,18 +33,18 @@ FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
 
 def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> int:
     """Make every missing row; returns the exit code. ConfigError before anything is started."""
-    profile = _profile(job)
     prepared = Prepared.of(job)
     with ExitStack() as stack:
         log = stack.enter_context(_opened(events)) if events else None
         plan = prepared.plan(checkpoint=checkpoint)
         before = tally(prepared.store)
         console = Console(stderr=True, highlight=False)
-        watch = Watch(console, plan, before, events=log)
+        gauges = Gauges()
+        watch = Watch(console, plan, before, events=log, figures=gauges.line)
         try:
             with watch:
                 if before.num_parts < plan.num_parts:
-                    _make_all(prepared, plan, profile, watch, checkpoint)
+                    _make_all(prepared, plan, watch, gauges, console, checkpoint)
                 elif load_success(prepared.store) is None:
                     finish(prepared.store, plan, sha256s={}, checkpoint=checkpoint)
         except (StoreError, Transient) as error:
@@ -62,37 +64,44 @@ def _profile(job: Job) -> Profile:
 
 
 def _make_all(
-    prepared: Prepared, plan: JobPlan, profile: Profile, watch: Watch, checkpoint: Checkpoint
+    prepared: Prepared,
+    plan: JobPlan,
+    watch: Watch,
+    gauges: Gauges,
+    console: Console,
+    checkpoint: Checkpoint,
 ) -> None:
-    recipe, folder = prepared.recipe, prepared.job.copies
+    job, method = prepared.job, prepared.method
+    workplace = Workplace(address=job.address, profile=job.profile, in_process=job.in_process)
     with (
-        start_fleet(
-            prepared.checkpoint,
-            options=recipe.options,
-            profile=profile,
-            reader=recipe.reader,
-            address=prepared.job.address,
-        ) as fleet,
-        tempfile.TemporaryDirectory(prefix="vidray-", dir=folder) as copies,
+        workplace.opened(method.recipe(prepared.checkpoint), console) as analyse,
+        tempfile.TemporaryDirectory(prefix="vidray-", dir=job.copies) as copies,
     ):
         archive = Archive(s3=prepared.s3, folder=copies, max_bytes=DecodeLimits().max_bytes)
         maker = Maker(
-            model=prepared.checkpoint.resolve().name, model_digest=prepared.spec.model_digest
+            model=display_name(prepared.checkpoint, int8=method.int8),
+            model_digest=prepared.spec.model_digest,
         )
-        analyst = Analyst(fleet.analyse, archive, recipe, maker)
+        analyst = Analyst(analyse, archive, method, maker, hear=gauges.hear)
 
         async def make_row(item: Item) -> Record:
             record = await analyst.make_row(item)
+            gauges.done(item.video_id)
             watch.video(record)
             return record
 
         work = Work(
             make_row=make_row,
             to_table=to_table,
-            num_at_once=profile.videos_in_flight + FETCHED_AHEAD,
+            num_at_once=_num_at_once(job),
             committed=watch.part,
         )
+        watch.begin()
         asyncio.run(drive(prepared.store, plan, work, checkpoint=checkpoint))
+
+
+def _num_at_once(job: Job) -> int:
+    return 1 if job.in_process else _profile(job).videos_in_flight + FETCHED_AHEAD
 
 
 def _opened(events: Path) -> IO[str]:

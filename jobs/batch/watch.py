@@ -30,7 +30,7 @@ def no_figures() -> str:
 class Watch:
     """Counts what happens to a job's videos and shows it; enter it while the job runs.
 
-    figures: what the fleet says of itself, such as its bottleneck; shown at the end of the line.
+    figures: what the fleet says of itself, such as its bottleneck; under the line on a terminal.
     events: one JSON object per line is appended, with no words of users or models in it.
     """
 
@@ -51,7 +51,7 @@ class Watch:
         self._figures = figures
         self._clock = clock
         self._started_s = self._shown_s = clock()
-        self._first_s: float | None = None  # when the first row was made: models were loaded then
+        self._began_s = self._started_s
         self._num_videos = 0  # of this run
         self._video_s = 0.0
         self.codes: Counter[str] = Counter(before.codes)
@@ -68,15 +68,6 @@ class Watch:
         )
         again = f", {before.num_rows} of them done before" if before.num_rows else ""
         self._print(f"job {plan.job_id}: {plan.num_items} videos in {plan.num_parts} parts{again}")
-        if self._console.is_terminal:
-            self._live = Live(
-                get_renderable=lambda: Text(self.line(), no_wrap=True, overflow="ellipsis"),
-                console=self._console,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
         return self
 
     def __exit__(
@@ -95,13 +86,23 @@ class Watch:
         )
         self._print(self.line())
 
+    def begin(self) -> None:
+        """All is ready to work on videos: their speed counts from now, and the line is drawn."""
+        self._began_s = self._clock()
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
     def video(self, record: Record) -> None:
         """A video's row is made; it counts for good once its part is committed."""
         self._num_videos += 1
-        if self._first_s is None:
-            self._first_s = self._clock()
-        else:
-            self._video_s += seconds_of(record)
+        self._video_s += seconds_of(record)
         if record.code is not None:
             self.codes[record.code] += 1
         self._tell(
@@ -129,15 +130,18 @@ class Watch:
             self._plan.num_items,
             self._clock(),
         )
+        busy_s = max(now_s - self._began_s, 1e-9)
         cells = [f"{done}/{total} videos", f"{self.codes.total()} failed"]
-        if self._first_s is not None and self._num_videos > 1:
-            busy_s = max(now_s - self._first_s, 1e-9)
+        if self._num_videos:
             cells.append(f"{self._video_s / busy_s:.1f} video-seconds/s")
             if done < total:
-                left_s = (total - done) * busy_s / (self._num_videos - 1)
-                cells.append(f"{_span(left_s)} left")
+                cells.append(f"{_span((total - done) * busy_s / self._num_videos)} left")
         cells.append(f"{_span(now_s - self._started_s)} passed")
-        return ", ".join([*cells, *filter(None, [self._figures()])])
+        return ", ".join(cells)
+
+    def _render(self) -> Text:
+        lines = filter(None, [self.line(), self._figures()])
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def _print(self, line: str) -> None:
         print(printable(line), file=self._console.file, flush=True)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from jobs.batch.flags import flags_of, takes_job
 from jobs.batch.job import FIELDS, Job, make_job
-from jobs.batch.recipe import make_recipe, read_recipe, wish_of
+from jobs.batch.method import make_method, read_method, wish_of
 from pipeline.config import Sampling
 from pipeline.errors import BadInput, ConfigError, FailureCode, StoreCorrupt
 from pipeline.model.constraint import Choices, JsonSchema
@@ -38,6 +38,7 @@ EVERY_FIELD = {
     "temperature": 0.5,
     "seed": 3,
     "reader": "decord",
+    "int8": True,
     "limit": 5,
     "suffix": [".mp4", ""],
     "min_bytes": 1,
@@ -46,6 +47,7 @@ EVERY_FIELD = {
     "videos_per_part": 9,
     "profile": "laptop.yaml",
     "address": "auto",
+    "in_process": False,
     "copies": "/scratch",
 }
 
@@ -121,39 +123,39 @@ def test_fields_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="--at needs --ground"):
         wish_of(Job(**NEEDED, at=(1.0,)))
     with pytest.raises(ConfigError, match="needs words"):
-        make_recipe(Job(**NEEDED, ask=("  ",)), Sampling())
+        make_method(Job(**NEEDED, ask=("  ",)), Sampling())
 
 
 @pytest.mark.parametrize("constraint", ["choices", "schema", "none"])
-def test_a_recipe_comes_back_from_the_plan_as_it_was(tmp_path: Path, constraint: str) -> None:
+def test_a_method_comes_back_from_the_plan_as_it_was(tmp_path: Path, constraint: str) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "object"}')
     how = {"choices": {"choices": "a,b"}, "schema": {"schema": schema}, "none": {}}[constraint]
     job = Job(**NEEDED, ask=("Who?",), ground=("it",), at=(1.0,), start=2.0, **how)
-    recipe = make_recipe(job, Sampling(top_k=1, stop=("x",)))
-    assert read_recipe(recipe.to_json()) == recipe
+    method = make_method(job, Sampling(top_k=1, stop=("x",)))
+    assert read_method(method.to_json()) == method
     kinds = {"choices": Choices, "schema": JsonSchema, "none": type(None)}
-    assert isinstance(recipe.tasks.asks[0].constraint, kinds[constraint])
-    assert recipe.source_filter.suffixes == VIDEO_SUFFIXES
+    assert isinstance(method.tasks.asks[0].constraint, kinds[constraint])
+    assert method.source_filter.suffixes == VIDEO_SUFFIXES
 
 
 def test_a_plan_with_other_settings_is_reported() -> None:
     with pytest.raises(StoreCorrupt, match="settings"):
-        read_recipe('{"tasks": 1}')
+        read_method('{"tasks": 1}')
 
 
 def test_how_much_of_a_machine_is_taken_makes_no_other_job() -> None:
-    one = make_recipe(Job(**NEEDED), Sampling())
-    other = make_recipe(Job(**NEEDED, profile="p.yaml", address="auto", copies="/x"), Sampling())
+    one = make_method(Job(**NEEDED), Sampling())
+    other = make_method(Job(**NEEDED, profile="p.yaml", address="auto", copies="/x"), Sampling())
     assert one.to_json() == other.to_json()
-    assert one.to_json() != make_recipe(Job(**NEEDED, fps=1.0), Sampling()).to_json()
+    assert one.to_json() != make_method(Job(**NEEDED, fps=1.0), Sampling()).to_json()
 
 
 def test_a_videos_own_questions_are_added_and_bad_ones_are_its_own_fault() -> None:
-    recipe = make_recipe(Job(**NEEDED, ask=("All?",)), Sampling())
-    own = recipe.tasks_for(Item(uri="/a.mp4", questions=("Mine?",), ground=("it",)))
+    method = make_method(Job(**NEEDED, ask=("All?",)), Sampling())
+    own = method.tasks_for(Item(uri="/a.mp4", questions=("Mine?",), ground=("it",)))
     assert [ask.question for ask in own.asks] == ["All?", "Mine?"]
     assert [ground.query for ground in own.grounds] == ["it"]
     with pytest.raises(BadInput) as error:
-        recipe.tasks_for(Item(uri="/a.mp4", questions=(" ",)))
+        method.tasks_for(Item(uri="/a.mp4", questions=(" ",)))
     assert error.value.code is FailureCode.BAD_PROMPT

@@ -42,11 +42,12 @@ def test_speed_and_time_left_are_counted_from_the_first_row_on(clock: Clock) -> 
     watch, text = make(clock)
     with watch:
         clock.now_s += 50  # models are being loaded
+        watch.begin()
+        clock.now_s += 4
         watch.video(good_row(0))
-        clock.now_s += 2
-        watch.video(good_row(1))  # four seconds of video in two
+        watch.video(good_row(1))  # eight seconds of video in four
         assert watch.line() == (
-            "2/10 videos, 0 failed, 2.0 video-seconds/s, 0:00:16 left, 0:00:52 passed"
+            "2/10 videos, 0 failed, 2.0 video-seconds/s, 0:00:16 left, 0:00:54 passed"
         )
 
 
@@ -66,6 +67,7 @@ def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
 ) -> None:
     watch, text = make(clock, terminal=True, figures=lambda: "prefill is the bottleneck")
     with watch:
+        watch.begin()
         watch.video(good_row(0))
         watch.video(bad_row(1))
         watch._live.refresh()

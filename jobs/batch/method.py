@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.batch.job import Job
 from jobs.wish import Wish
+from jobs.workplace import Recipe
 from pipeline.config import Sampling
 from pipeline.errors import StoreCorrupt
 from pipeline.store.items import Item
@@ -19,12 +20,13 @@ from pipeline.video.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Equal recipes, models and videos give equal rows."""
+class Method:
+    """Equal methods, models and videos give equal rows. int8: as LocalModel.load explains it."""
 
     tasks: Tasks
     options: PlanOptions
     reader: Reader
+    int8: bool
     source_filter: SourceFilter
 
     def tasks_for(self, item: Item) -> Tasks:
@@ -36,8 +38,14 @@ class Recipe:
         )
 
     def to_json(self) -> str:
-        """Canonical: equal recipes, equal text."""
-        return json.dumps(_RECIPE.dump_python(self, mode="json"), sort_keys=True)
+        """Canonical: equal methods, equal text."""
+        return json.dumps(_METHOD.dump_python(self, mode="json"), sort_keys=True)
+
+    def recipe(self, checkpoint: Path) -> Recipe:
+        """What a workplace is set up with."""
+        return Recipe(
+            checkpoint=checkpoint, options=self.options, reader=self.reader, int8=self.int8
+        )
 
 
 def source_of(item: Item, *, path: Path = Path()) -> Source:
@@ -67,13 +75,14 @@ def wish_of(job: Job) -> Wish:
     )
 
 
-def make_recipe(job: Job, own: Sampling) -> Recipe:
-    """The job's recipe. own: how the checkpoint wants to be sampled."""
+def make_method(job: Job, own: Sampling) -> Method:
+    """The job's method. own: how the checkpoint wants to be sampled."""
     wish = wish_of(job)
-    return Recipe(
+    return Method(
         tasks=wish.tasks(wish.sampling(own)),
         options=wish.options,
         reader=job.reader,
+        int8=job.int8,
         source_filter=SourceFilter(
             suffixes=tuple(suffix.lower() for suffix in job.suffix) or VIDEO_SUFFIXES,
             min_bytes=job.min_bytes,
@@ -83,12 +92,12 @@ def make_recipe(job: Job, own: Sampling) -> Recipe:
     )
 
 
-def read_recipe(config: str) -> Recipe:
-    """The recipe in a plan. StoreCorrupt if it was not written by Recipe.to_json."""
+def read_method(config: str) -> Method:
+    """The method in a plan. StoreCorrupt if it was not written by Method.to_json."""
     try:
-        return _RECIPE.validate_json(config)
+        return _METHOD.validate_json(config)
     except ValidationError as error:
         raise StoreCorrupt(f"the plan's settings cannot be read: {error}") from error
 
 
-_RECIPE = TypeAdapter(Recipe)
+_METHOD = TypeAdapter(Method)
