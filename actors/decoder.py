@@ -5,9 +5,9 @@ leader ends its process when a follower is lost. Ray then starts the whole repli
 """
 
 import asyncio
-import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +17,7 @@ import ray
 import torch
 import torch.distributed as dist
 
+from actors.calls import Handle, end_process
 from actors.commands import Commands, Step
 from actors.metrics import Metrics, place_of_actor
 from actors.parcel import TokenParcel
@@ -35,7 +36,6 @@ from pipeline.model.weights import load_model
 from pipeline.stint import Stint
 
 COLLECTIVE_TIMEOUT_S = 60.0
-_log = logging.getLogger("vidray.decoder")
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -47,15 +47,23 @@ class LanguageDecoderActor:
         address = _free_address() if size > 1 else ""
         self._followers = [
             DecoderRankActor.options(  # type: ignore[attr-defined]
-                num_cpus=profile.decoders.num_cpus, num_gpus=profile.decoders.num_gpus
+                num_cpus=profile.decoders.num_cpus,
+                num_gpus=profile.decoders.num_gpus,
+                max_concurrency=2,  # `live` beside everything else
             ).remote(checkpoint, profile, rank, address)
             for rank in range(1, size)
         ]
+        threading.Thread(target=_end_with, args=(self._followers,), daemon=True).start()
         rank = _load_rank(checkpoint, profile, 0, address)
         self._rank, self._max_tokens = rank, profile.decoders.kv_tokens
         self._metrics = Metrics()
         self._replica = Replica(
-            rank, broadcast=self._broadcast, place=place_of_actor(), observe=self._count
+            rank,
+            broadcast=self._broadcast,
+            place=place_of_actor(),
+            observe=self._count,
+            step_s=profile.stall_s,
+            on_failure=end_process,
         )
 
     async def open(
@@ -79,12 +87,13 @@ class LanguageDecoderActor:
         """Close every stream that a stream host of this name left behind."""
         await self._replica.release(owner)
 
-    def process_id(self) -> int:
+    async def process_id(self) -> int:
         return os.getpid()
 
-    def process_ids(self) -> list[int]:
+    async def process_ids(self) -> list[int]:
         """Of every rank, the leader's first."""
-        return [os.getpid(), *ray.get([f.process_id.remote() for f in self._followers])]
+        others = (each.process_id.remote() for each in self._followers)
+        return [os.getpid(), *await asyncio.gather(*others)]
 
     def _count(self, step: Step, stint: Stint) -> None:
         """A step's time counts for its chunks and for its words."""
@@ -103,20 +112,13 @@ class LanguageDecoderActor:
         self._metrics.hold(num_tokens, max_tokens=self._max_tokens)
 
     async def _broadcast(self, commands: Commands) -> None:
-        """Have every follower run the commands. Ends this process if one fails.
-
-        A group with a hole can only hang: the leader's own step waits for the lost rank.
-        """
-        try:
-            await asyncio.gather(*(each.run.remote(commands) for each in self._followers))
-        except (ray.exceptions.RayError, Transient):
-            _log.exception("a rank was lost; its replica starts again")
-            os._exit(1)
+        """Have every follower run the commands."""
+        await asyncio.gather(*(each.run.remote(commands) for each in self._followers))
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class DecoderRankActor:
-    """A rank that is told what to do."""
+    """A rank that is told what to do, one batch of commands at a time."""
 
     def __init__(self, checkpoint: str, profile: Profile, rank: int, address: str) -> None:
         self._rank = _load_rank(checkpoint, profile, rank, address)
@@ -124,8 +126,19 @@ class DecoderRankActor:
     def run(self, commands: Commands) -> None:
         self._rank.run(commands)
 
+    def live(self) -> None:
+        """Never return: whoever waits for this learns of the rank's death at once, idle or not."""
+        threading.Event().wait()
+
     def process_id(self) -> int:
         return os.getpid()
+
+
+def _end_with(followers: Sequence[Handle]) -> None:
+    """End this process when a follower is lost: a group with a hole can only hang."""
+    if followers:
+        ray.wait([each.live.remote() for each in followers], num_returns=1)
+        end_process(Transient("a rank was lost; its replica starts again"))
 
 
 def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Rank:
@@ -134,13 +147,16 @@ def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Ra
     size = profile.decoders.tensor_parallel
     parallel = TensorParallel()
     if size > 1:
-        dist.init_process_group(
-            "nccl" if profile.device == "cuda" else "gloo",
-            init_method=address,
-            rank=rank,
-            world_size=size,
-            timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
-        )
+        try:
+            dist.init_process_group(
+                "nccl" if profile.device == "cuda" else "gloo",
+                init_method=address,
+                rank=rank,
+                world_size=size,
+                timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
+            )
+        except RuntimeError as error:  # raised by a constructor it would be final for Ray
+            end_process(error)
         parallel = TensorParallel(rank, size)
     folder = Path(checkpoint)
     model = load_model(

@@ -177,11 +177,19 @@ def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -
 
 
 def _connect(**settings: Any) -> None:
-    """ray.init without its chatter, and without its own idea of what SIGTERM means."""
+    """ray.init without its chatter, and without its own idea of what SIGTERM means.
+
+    Transient if Ray does not start or is not there.
+    """
     on_terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except Exception as error:  # noqa: BLE001 - Ray raises Exception itself when it starts slowly
+        reason = str(error).strip().partition("\n")[0]
+        raise Transient(f"no Ray at {settings['address']}: {reason}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)
 
 
 def _names(profile: Profile) -> PoolNames:

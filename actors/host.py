@@ -19,6 +19,9 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 
 
+FIRST_PAUSE_S = 0.25  # before the second attempt; each is twice as long as the one before
+
+
 @ray.remote(max_restarts=-1, max_task_retries=0)
 class StreamHostActor:
     """Owns the order, the references and the deadline of its videos; touches no pixel."""
@@ -80,13 +83,14 @@ class StreamHostActor:
         """The record, after up to `max_attempts` runs: the way of a video has no side effects."""
         lost = Transient("")
         await self._clean_up()
-        for _ in range(self._flow.profile.max_attempts):
+        for attempt in range(self._flow.profile.max_attempts):
             try:
                 return await analyse(
                     source, tasks, self._flow, video_id=video_id, listener=listener
                 )
             except Transient as error:
                 lost = error
+                await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
                 await self._flow.ready()
         detail = f"{self._flow.profile.max_attempts} attempts, then: {lost}"
         refusal = BadInput(FailureCode.WORKER_LOST, detail)

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 
 from actors.commands import (
@@ -25,6 +25,7 @@ from actors.commands import (
 )
 from actors.rank import Rank
 from actors.schedule import Schedule
+from actors.waiters import TurnReader, Waiters, Wish
 from pipeline.errors import BadInput, Transient
 from pipeline.model.answer import Question
 from pipeline.model.layout import PromptWindow
@@ -33,33 +34,11 @@ from pipeline.stint import Place, Stint
 from pipeline.types import TokenChunk
 
 
-@dataclass(slots=True, eq=False)
-class _Wish:
-    """A control command somebody waits for; kept while there is no room for it."""
-
-    command: Control
-    urgency: int
-    number: int
-    done: "asyncio.Future[None]"
-
-
-@dataclass(slots=True)
-class _Turn:
-    question_index: int
-    pieces: "asyncio.Queue[Piece | BaseException]"
-
-
-@dataclass(slots=True)
-class _Waiters:
-    wishes: list[_Wish] = field(default_factory=list)
-    prefills: dict[str, "asyncio.Queue[asyncio.Future[Stint]]"] = field(default_factory=dict)
-    turns: dict[str, _Turn] = field(default_factory=dict)
-
-
 class Replica:
     """Serves streams on one rank (and, through `broadcast`, on its peers).
 
-    observe: is told of every step and how long it took, as a stint of `place`.
+    observe: is told of every step and how long it took, as a stint of `place`. step_s: a step that
+    takes longer has failed. on_failure: is told when a step failed, after which nothing is served.
     """
 
     def __init__(
@@ -69,13 +48,17 @@ class Replica:
         broadcast: Callable[[Commands], Awaitable[None]],
         place: Place | None = None,
         observe: Callable[[Step, Stint], None] = lambda step, stint: None,
+        step_s: float | None = None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._rank = rank
         self._broadcast = broadcast
         self._place = place or Place.here("decoder")
         self._observe = observe
+        self._step_s = step_s
+        self._on_failure = on_failure
         self._schedule = Schedule()
-        self._waiters = _Waiters()
+        self._waiters = Waiters()
         self._numbers = count()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
@@ -130,11 +113,11 @@ class Replica:
             await self._end_turns(turns)
 
     async def close(self, stream_id: str) -> None:
-        """Free everything the stream holds, whatever state it is in."""
+        """Free everything the stream holds, whatever state it is in; who waits gets Transient."""
         self._schedule.drop_stream(stream_id)
-        self._waiters.prefills.pop(stream_id, None)
-        prefix = f"{stream_id}#"
-        self._forget([turn for turn in self._waiters.turns if turn.startswith(prefix)])
+        gone = self._waiters.turns_of(stream_id)
+        self._schedule.turns = [turn for turn in self._schedule.turns if turn not in gone]
+        self._waiters.give_up_stream(stream_id, Transient("the stream was closed"))
         await self._wish(CloseStream(stream_id), urgency=-1)
 
     async def release(self, owner: str) -> None:
@@ -158,7 +141,7 @@ class Replica:
         index: int,
         pieces: "asyncio.Queue[Piece | BaseException]",
     ) -> None:
-        self._waiters.turns[turn_id] = _Turn(index, pieces)
+        self._waiters.turns[turn_id] = TurnReader(index, pieces)
         try:
             await self._wish(BeginTurn(turn_id, stream_id, question), urgency=0)
         except BadInput as error:
@@ -167,9 +150,6 @@ class Replica:
         except Exception as error:  # noqa: BLE001 - handed to whoever reads the pieces
             self._waiters.turns.pop(turn_id, None)
             pieces.put_nowait(error)
-        else:
-            self._schedule.turns.append(turn_id)
-            self._wake.set()
 
     async def _end_turns(self, turn_ids: Sequence[str] | dict[str, int]) -> None:
         """End what was given up early; finished turns ended by themselves."""
@@ -186,7 +166,7 @@ class Replica:
     async def _wish(self, command: Control, *, urgency: int) -> None:
         self._require_alive()
         done = asyncio.get_running_loop().create_future()
-        self._waiters.wishes.append(_Wish(command, urgency, next(self._numbers), done))
+        self._waiters.wishes.append(Wish(command, urgency, next(self._numbers), done))
         self._wake.set()
         await done
 
@@ -197,7 +177,8 @@ class Replica:
                 self._wake.clear()
                 await self._run_once()
         except Exception as error:  # noqa: BLE001 - a rank that failed is unusable; all callers hear it
-            self._fail(Transient(f"the replica failed: {error}"))
+            self._fail(Transient(f"the replica failed: {error!r}"))
+            self._on_failure(error)
 
     async def _run_once(self) -> None:
         commands: list[Command] = [*self._grant()]
@@ -206,15 +187,19 @@ class Replica:
             commands.append(work)
         if not commands:
             return
-        peers = asyncio.ensure_future(self._broadcast(commands))
-        if work.prefills or work.turns:
-            loop, started_s = asyncio.get_running_loop(), time.monotonic()
-            report = await loop.run_in_executor(self._thread, self._rank.run, [work])
-            stint = self._place.stint("prefill", started_s, kv_share=self._rank.kv_share)
-            self._deliver(work, report, stint)
-            self._observe(work, stint)
-        await peers  # one batch of commands at a time: their order is what keeps ranks equal
+        # One batch of commands at a time: their order is what keeps ranks equal.
+        async with asyncio.timeout(self._step_s):
+            await asyncio.gather(self._broadcast(commands), self._run(work))
         self._wake.set()  # there may be more: wishes that now have room, turns that go on
+
+    async def _run(self, work: Step) -> None:
+        if not work.prefills and not work.turns:
+            return
+        loop, started_s = asyncio.get_running_loop(), time.monotonic()
+        report = await loop.run_in_executor(self._thread, self._rank.run, [work])
+        stint = self._place.stint("prefill", started_s, kv_share=self._rank.kv_share)
+        self._deliver(work, report, stint)
+        self._observe(work, stint)
 
     def _grant(self) -> list[Control]:
         """Carry out the wishes there is room for, urgent ones first; returns them for the peers.
@@ -225,7 +210,7 @@ class Replica:
         has_room = True
         for wish in sorted(self._waiters.wishes, key=lambda wish: (wish.urgency, wish.number)):
             is_open = isinstance(wish.command, OpenStream)
-            if wish.done.cancelled():
+            if wish.done.done():
                 self._waiters.wishes.remove(wish)
                 continue
             if is_open and not has_room:
@@ -239,6 +224,8 @@ class Replica:
                 wish.done.set_exception(error)
             else:
                 granted.append(wish.command)
+                if isinstance(wish.command, BeginTurn):
+                    self._schedule.turns.append(wish.command.turn_id)
                 wish.done.set_result(None)
             self._waiters.wishes.remove(wish)
         return granted
@@ -264,17 +251,7 @@ class Replica:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        for wish in self._waiters.wishes:
-            if not wish.done.done():
-                wish.done.set_exception(error)
-        for waiting in self._waiters.prefills.values():
-            while not waiting.empty():
-                done = waiting.get_nowait()
-                if not done.done():
-                    done.set_exception(error)
-        for turn in self._waiters.turns.values():
-            turn.pieces.put_nowait(error)
-        self._waiters = _Waiters()
+        self._waiters.give_up(error)
 
     def _require_alive(self) -> None:
         if self._failure is not None:

@@ -1,12 +1,13 @@
 """Many streams on one replica: each gets the words it would get alone; none hurts another."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
 
-from actors.commands import Commands, Step
+from actors.commands import Commands, Report, Step
 from actors.rank import Rank
 from actors.replica import Replica
 from actors.schedule import MAX_PREFILL_TOKENS, Schedule
@@ -16,9 +17,7 @@ from pipeline.model.answer import Answer
 from pipeline.model.layout import PromptWindow
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.types import TokenChunk
-from tests.tiny_model import Tiny, random_frames, tiny_model
-from tests.tiny_tokenizer import tiny_tokenizer
-from tests.unit.test_engine import (
+from tests.streams import (
     COLUMNS,
     EOS,
     LIMITS,
@@ -30,6 +29,8 @@ from tests.unit.test_engine import (
     question,
     token_chunks,
 )
+from tests.tiny_model import Tiny, random_frames, tiny_model
+from tests.tiny_tokenizer import tiny_tokenizer
 
 MODEL = tiny_model(Tiny(seed=5))
 DEADLINE_S = 60
@@ -219,6 +220,50 @@ def test_everyone_who_waits_hears_of_a_failed_rank() -> None:
 
     failures = asyncio.run(asyncio.wait_for(session(), DEADLINE_S))
     assert [type(failure) for failure in failures] == [Transient] * 3
+
+
+def test_a_closed_stream_lets_go_of_everybody_who_waits_for_it() -> None:
+    room_for_one = EngineLimits(max_tokens=1_024 + 80, question_tokens=1_024)
+
+    async def session(replica: Replica) -> list[object]:
+        shown = prompt_window()
+        chunks = token_chunks(MODEL, shown)
+        await fill(replica, "video", shown, chunks)
+        waiting = [
+            asyncio.create_task(replica.open("without room", [shown])),
+            asyncio.create_task(answers(replica, "video", seeds=range(3))),
+        ]
+        late = asyncio.create_task(replica.prefill("video", chunks[0]))
+        await asyncio.sleep(0)
+        await replica.close("without room")
+        await replica.close("video")
+        outcome = await asyncio.gather(*waiting, late, return_exceptions=True)
+        await replica.open("next", [shown])  # all room is free again, and nobody stands before it
+        return outcome
+
+    outcomes = serve(session, limits=room_for_one)
+    assert [type(each) for each in outcomes] == [Transient] * 3
+
+
+def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
+    released, failures = threading.Event(), []
+
+    class Hanging(Rank):
+        def run(self, commands: Commands) -> Report:
+            released.wait(DEADLINE_S)
+            return super().run(commands)
+
+    async def session() -> None:
+        rank = Hanging(MODEL.language, tiny_tokenizer(), eos_ids=(EOS,), limits=LIMITS)
+        replica = Replica(rank, broadcast=nobody_else, step_s=0.1, on_failure=failures.append)
+        await replica.open("video", [prompt_window()])
+        with pytest.raises(Transient):
+            await replica.prefill("video", token_chunks(MODEL, prompt_window())[0])
+        released.set()
+        replica.stop()
+
+    asyncio.run(asyncio.wait_for(session(), DEADLINE_S))
+    assert [type(failure) for failure in failures] == [TimeoutError]
 
 
 def test_a_long_video_and_a_short_one_are_served_in_turn() -> None:
