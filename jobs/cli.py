@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from jobs.batch.cli import app as batch
-from jobs.batch.cli import results
+from jobs.batch.cli import results, soak
 from jobs.demo_model.cli import app as demo_model
 from jobs.exits import Exit
 from pipeline.errors import ConfigError, VidrayError
@@ -36,6 +36,7 @@ InProcess = Annotated[
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
 app.add_typer(batch, name="batch")
 app.add_typer(results)
+app.add_typer(soak, name="soak")
 app.add_typer(model, name="model")
 app.add_typer(demo_model, name="demo-model")
 
