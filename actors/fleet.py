@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,8 @@ from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
+
+CONNECT_TIMEOUT_S = 5.0
 
 
 class Fleet:
@@ -151,6 +154,7 @@ def _connected(profile: Profile, address: str | None) -> Iterator[None]:
         yield
         return
     if address:
+        _require_listener(address)
         _connect(address=address)
     else:
         start_local_ray(object_store_bytes=profile.object_store_bytes, num_cpus=profile.num_cpus)
@@ -174,6 +178,16 @@ def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -
         include_dashboard=False,
         object_store_memory=object_store_bytes,
     )
+
+
+def _require_listener(address: str) -> None:
+    """Transient if nothing answers there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and host:
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            raise Transient(f"no Ray at {address}: {error.strerror or error}") from error
 
 
 def _connect(**settings: Any) -> None:
