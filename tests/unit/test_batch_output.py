@@ -1,24 +1,26 @@
 """What a job wrote can be counted, checked, flattened, shown and compared."""
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
+import duckdb
+import pandas
 import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
 from jobs.batch.replay import differences
 from jobs.batch.tables import derive, flatten
-from pipeline.store.commit import Part, commit_part, finish
-from pipeline.store.items import Item
 from pipeline.store.local import LocalStore
-from pipeline.store.plan import JobPlan, PlannedItems, open_job
-from pipeline.tasks.records import Record, to_table
-from tests.batch_driver import SPEC
-from tests.report_rows import ATTACK, bad_row, good_row
+from pipeline.store.plan import JobPlan
+from pipeline.tasks.records import to_table
+from tests.job_rows import commit_job, records
+from tests.report_rows import good_row
 
+ROOT = Path(__file__).parents[2]
 Vidray = Callable[..., tuple[int, str, str]]
 
 
@@ -33,15 +35,6 @@ def vidray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def records() -> list[Record]:
-    rows = [good_row(0), bad_row(1), good_row(2, text=ATTACK), good_row(3), good_row(4)]
-    items = [Item(uri=f"/videos/{index}.mp4") for index in range(len(rows))]
-    return [
-        replace(row, uri=item.uri, video_id=item.video_id)
-        for row, item in zip(rows, items, strict=True)
-    ]
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """A finished job of five videos in two parts."""
@@ -50,16 +43,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def commit(folder: Path, *, parts: tuple[int, ...]) -> JobPlan:
-    store = LocalStore(str(folder))
-    plan = open_job(store, SPEC, (Item(uri=record.uri) for record in records()))
-    by_id = {record.video_id: record for record in records()}
-    for index in parts:
-        ids = tuple(item.video_id for item in PlannedItems(store, plan).part(index))
-        part = Part(job_id=plan.job_id, index=index, video_ids=ids, attempt="a")
-        commit_part(store, part, to_table(by_id[video_id] for video_id in ids))
-    if len(parts) == plan.num_parts:
-        finish(store, plan, sha256s={})
-    return plan
+    return commit_job(LocalStore(str(folder)), parts=parts)
 
 
 def test_flat_tables_hold_every_element_once_with_its_video() -> None:
@@ -165,18 +149,18 @@ def test_differences_are_named_by_their_path_and_timings_are_none() -> None:
     assert "is 'Blue.'" in changes[1]
 
 
-def test_rows_are_read_by_pandas_and_duckdb_as_the_readme_says(out: Path, vidray: Vidray) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.read_parquet(out / "parts")
-    assert frame.code.value_counts().to_dict() == {"truncated": 1}
+QUERIES = re.findall(r'duckdb\.sql\("(.*)"\)', (ROOT / "README.md").read_text())
+
+
+def test_the_readmes_queries_give_what_the_job_wrote(
+    out: Path, vidray: Vidray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert vidray("tables", out)[0] == 0
-    words = duckdb.sql(
-        f"SELECT uri, unnest(captions).text FROM '{out}/parts/*.parquet' WHERE status = 'ok'"  # noqa: S608
-    ).fetchall()
-    assert len(words) == 4
-    boxes = duckdb.sql(
-        f"SELECT query, count(*) FROM '{out}/tables/boxes/*.parquet' "  # noqa: S608
-        "WHERE outcome = 'found' GROUP BY query ORDER BY 2 DESC"
-    ).fetchall()
-    assert boxes[0][1] == 3
+    monkeypatch.chdir(out.parent)
+    frame = pandas.read_parquet("out/parts")
+    assert frame.code.value_counts().to_dict() == {"truncated": 1}
+    words, boxes = (duckdb.sql(query).fetchall() for query in QUERIES if "FROM rows" not in query)
+    assert sorted(words) == sorted(
+        (record.uri, caption.text) for record in records() for caption in record.captions
+    )
+    assert sum(count for _, count in boxes) == 4
