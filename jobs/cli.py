@@ -181,6 +181,17 @@ def bench(
     run(topics, threads=threads, rounds=rounds, folder=folder)
 
 
+@app.command()
+def trace(
+    timeline: Annotated[Path, typer.Argument(help="What `vidray analyze --trace` wrote.")],
+    picture: Annotated[Path, typer.Argument(help="The SVG to write.")] = Path("trace.svg"),
+) -> None:
+    """Draw a timeline as a picture; ui.perfetto.dev shows the same file at any scale."""
+    from jobs.trace_picture import draw  # noqa: PLC0415 - only this command needs it
+
+    draw(timeline, picture)
+
+
 @model.command()
 def check(path: Annotated[Path, typer.Argument(help="A model folder.")]) -> int:
     """Say what a model folder holds, what it costs in memory, and what is wrong with it."""

@@ -3,12 +3,15 @@
 import asyncio
 import json
 from collections import defaultdict
+from xml.etree import ElementTree
 
 import pytest
 
 from jobs.trace import Trace
+from jobs.trace_picture import COLOURS, LABEL_PX, WIDTH_PX, draw
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
+from pipeline.errors import ConfigError
 from pipeline.flow import Moved
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.stint import Place, Stint
@@ -18,6 +21,8 @@ from pipeline.video.source import Source
 from tests.media_factory import Clip, make
 from tests.timelines import require_timeline
 from tests.tiny_folder import write_folder
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,56 @@ def test_another_machines_clock_is_set_by_the_time_of_day(tmp_path):
     assert [(e["cat"], e["ts"], e["dur"]) for e in slices] == [
         ("read", 0.0, 1e6), ("encode", 1e6, 1e6), ("prefill", 2e6, 1e6),
     ]  # fmt: skip
+
+
+def test_a_picture_has_a_row_for_each_track_and_a_bar_for_each_slice(events, tmp_path):
+    (tmp_path / "trace.json").write_text(json.dumps({"traceEvents": events}))
+    draw(tmp_path / "trace.json", tmp_path / "trace.svg")
+    root = ElementTree.parse(tmp_path / "trace.svg").getroot()  # noqa: S314 - ours
+    titles = [title.text for title in root.iter(f"{SVG}title")]
+    slices = [event for event in events if event["ph"] == "X"]
+    assert len(titles) == len(slices)
+    texts = {text.text for text in root.iter(f"{SVG}text")}
+    assert {"reader: clip", "model: clip", "stream host: clip: ask Why?"} <= texts
+    assert {"plan", "read", "encode", "prefill", "generate"} <= texts
+    bars = [rect for rect in root.iter(f"{SVG}rect") if rect.find(f"{SVG}title") is not None]
+    reads = sum(float(bar.get("width")) for bar in bars if bar.get("fill") == COLOURS["read"])
+    whole_us = max(map(end, slices))
+    expected = sum(e["dur"] for e in slices if e["cat"] == "read") / whole_us
+    assert reads / (WIDTH_PX - LABEL_PX - 24) == pytest.approx(expected, rel=0.1, abs=0.005)
+
+
+HOSTILE = {"ph": "X", "name": "<script>", "cat": "read", "pid": 1, "tid": 1, "ts": 0, "dur": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"traceEvents": []}',
+        '{"traceEvents": [{"ph": "X"}]}',
+        json.dumps({"traceEvents": [HOSTILE]}),
+    ],
+)
+def test_what_is_no_timeline_is_not_drawn(tmp_path, content):
+    (tmp_path / "trace.json").write_text(content)
+    with pytest.raises(ConfigError, match="trace.json"):
+        draw(tmp_path / "trace.json", tmp_path / "trace.svg")
+    assert not (tmp_path / "trace.svg").exists()
+
+
+def test_names_are_shown_as_text(tmp_path):
+    named = [
+        {"ph": "M", "name": kind, "pid": 1, "tid": tid, "args": {"name": "<b>\x1b"}}
+        for kind, tid in (("process_name", 0), ("thread_name", 1))
+    ]
+    (tmp_path / "trace.json").write_text(json.dumps({"traceEvents": [*named, HOSTILE]}))
+    draw(tmp_path / "trace.json", tmp_path / "trace.svg")
+    root = ElementTree.parse(tmp_path / "trace.svg").getroot()  # noqa: S314 - ours
+    assert not list(root.iter("script"))
+    assert [title.text for title in root.iter(f"{SVG}title")] == ["<script>: 0.0 ms"]
 
 
 def test_nothing_heard_is_an_empty_timeline(tmp_path):
