@@ -145,16 +145,17 @@ def test_an_archive_of_good_and_hostile_files_has_one_right_row_each(
     assert sum(event["event"] == "video" for event in heard) == len(found)
 
 
+# Where, at which passing, and whether over Ray: a start of Ray takes long, commits are the same.
 KILLS = [
-    (CommitPoint.SHARD_WRITTEN, 1),
-    (CommitPoint.PLAN_WRITTEN, 1),
-    (CommitPoint.PART_CHECKED, 2),
-    (CommitPoint.PART_WRITTEN, 1),
-    (CommitPoint.SUCCESS_READY, 1),
+    (CommitPoint.SHARD_WRITTEN, 1, False),
+    (CommitPoint.PLAN_WRITTEN, 1, False),
+    (CommitPoint.PART_CHECKED, 2, True),
+    (CommitPoint.PART_WRITTEN, 1, False),
+    (CommitPoint.SUCCESS_READY, 1, False),
 ]
 
 
-def job_file(folder: Path, clips: Path, model: Path, out: str) -> Path:
+def job_file(folder: Path, clips: Path, model: Path, out: str, *, over_ray: bool = False) -> Path:
     fields = {
         "source": str(clips),
         "out": out,
@@ -162,8 +163,9 @@ def job_file(folder: Path, clips: Path, model: Path, out: str) -> Path:
         "videos_per_part": 2,
         "max_new_tokens": 4,
         "ask": ["Which?"],
+        "in_process": not over_ray,
     }
-    file = folder / "job.yaml"
+    file = folder / f"job-{over_ray}.yaml"
     file.write_text(yaml.safe_dump(fields))
     return file
 
@@ -184,7 +186,8 @@ def undisturbed(
 ) -> list[dict[str, Any]]:
     """The rows of a run that nobody disturbs, by `vidray batch run --job`."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = vidray("batch", "run", "--job", job_file(folder, clips, model, str(folder / "out")))
+    file = job_file(folder, clips, model, str(folder / "out"), over_ray=True)
+    done = vidray("batch", "run", "--job", file)
     assert done.returncode == 3, done.stderr
     assert done.stdout.strip().endswith("7 videos, 1 failed: 1 not_a_video")
     assert_complete(open_store(str(folder / "out")))
@@ -195,9 +198,9 @@ def test_a_driver_killed_again_and_again_is_finished_by_running_it_again(
     clips: Path, model: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
     out = str(tmp_path / "out")
-    store, file = open_store(out), job_file(tmp_path, clips, model, out)
-    kept: dict[str, str] = {}
-    for point, count in KILLS:
+    store, kept = open_store(out), dict[str, str]()
+    for point, count, over_ray in KILLS:
+        file = job_file(tmp_path, clips, model, out, over_ray=over_ray)
         driver = start(file, "kill", point, count)
         driver.communicate(timeout=DEADLINE_S)
         assert driver.returncode == -signal.SIGKILL, point
