@@ -86,7 +86,7 @@ def test_without_a_model_nothing_is_made_up(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(DEMO_MODEL.is_dir(), reason="vidray-demo is trained")
 def test_before_vidray_demo_is_trained_the_demo_runs_and_says_so(tmp_path: Path) -> None:
-    done = vidray("demo", "--clips", "2", folder=tmp_path)
+    done = vidray("demo", "--clips", "2", "--in-process", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ITS ANSWERS ARE NOISE" in done.stdout
     assert "0/2 right" in done.stdout

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,8 +20,12 @@ from jobs.results import printable, show
 from jobs.workplace import Workplace
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError, FailureCode
+from pipeline.flow import Moved, Planned
 from pipeline.model.constraint import Choices, JsonSchema
+from pipeline.stint import Place
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
+from pipeline.video.options import PlanOptions
+from pipeline.video.reader import probe
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make, read_barcode
 from tests.tiny_folder import write_folder
@@ -235,6 +241,24 @@ def test_a_display_that_is_left_early_gives_the_terminal_back():
         display.begin("a.mp4")
         raise KeyboardInterrupt
     assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
+
+
+def test_a_display_shows_rates_and_starts_anew_with_a_video_that_does(clip):
+    media = probe(Source.of(clip))
+    text = io.StringIO()
+    place = Place.here("reader")
+    stint = place.stint("read", time.monotonic() - 1, num_frames=8, num_bytes=3 << 20)
+    plan = PlanOptions().plan(media, source_id="e")
+    with LiveDisplay(_terminal(text)) as display:
+        display.begin("a.mp4")
+        for _ in range(2):  # a lost actor starts the video again
+            display.hear(Planned(media=media, plan=plan, num_steps=4, stint=stint))
+            display.hear(Moved(1, stint, 0, 0))
+    screen = text.getvalue()
+    assert re.search(r"read .*1/4", screen)
+    assert "2/4" not in screen
+    assert "frames/s read" in screen
+    assert "3.0 MiB on the way" in screen
 
 
 def _terminal(file):
