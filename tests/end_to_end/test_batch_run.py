@@ -260,3 +260,11 @@ def test_a_full_disk_stops_the_job_clearly_and_it_goes_on_later(
     assert vidray("batch", "run", "--job", file).returncode == 3
     assert_complete(open_store(out))
     assert words(open_store(out)) == undisturbed
+
+
+def test_random_kills_leave_every_row_once_and_right(model: Path, tmp_path: Path) -> None:
+    done = vidray(
+        "soak", "kills", tmp_path, "--model", model, "--count", 4, "--videos", 7, "--in-process"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 kills over ")

@@ -1,0 +1,109 @@
+"""A planned video becomes its row: its own questions, range and faults are its own."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.job import Job
+from jobs.batch.method import make_method
+from pipeline.analyse import ignore
+from pipeline.config import Sampling
+from pipeline.errors import FailureCode, StoreFull
+from pipeline.flow import Listener
+from pipeline.store.archive import Archive
+from pipeline.store.items import Item
+from pipeline.store.local import LocalStore
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Tasks
+from pipeline.video.source import Source
+from tests.report_rows import good_row
+
+METHOD = make_method(Job(source="clips", out="out", ask=("All?",), start=1.0), Sampling())
+
+
+class Fleet:
+    """Says what it was asked; may do something first."""
+
+    def __init__(self, first: Any = lambda source: None) -> None:
+        self.asked: list[tuple[Source, Tasks]] = []
+        self._first = first
+
+    async def analyse(
+        self, source: Source, tasks: Tasks, *, video_id: str, listener: Listener = ignore
+    ) -> Record:
+        self._first(source)
+        self.asked.append((source, tasks))
+        return replace(good_row(), video_id=video_id, uri=source.uri, etag=source.etag)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"video")
+    return path
+
+
+def planned(clip: Path, **fields: Any) -> Item:
+    info = LocalStore(str(clip.parent)).head(clip.name)
+    return Item(uri=str(clip), etag=info.etag, size_bytes=info.size_bytes, **fields)
+
+
+def make_row(fleet: Fleet, item: Item, folder: Path) -> Record:
+    archive = Archive(folder=str(folder), max_bytes=100)
+    analyst = Analyst(fleet.analyse, archive, METHOD, Maker(model="m", model_digest="d"))
+    return asyncio.run(analyst.make_row(item))
+
+
+def test_a_video_is_asked_its_own_questions_over_its_own_range(clip: Path, tmp_path: Path) -> None:
+    fleet = Fleet()
+    item = planned(clip, questions=("Mine?",), ground=("it",), start_s=2.0, end_s=3.0)
+    row = make_row(fleet, item, tmp_path)
+    ((source, tasks),) = fleet.asked
+    assert (row.video_id, row.uri, row.etag) == (item.video_id, item.uri, item.etag)
+    assert row.size_bytes == 5
+    assert source.path == clip
+    assert [ask.question for ask in tasks.asks] == ["All?", "Mine?"]
+    assert METHOD.options.of(source).end_s == 3.0
+    assert METHOD.options.of(source).start_s == 2.0
+    assert METHOD.options.of(replace(source, start_s=None, end_s=None)).start_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"uri": "/no/such/clip.mp4"}, FailureCode.NOT_FOUND),
+        ({"etag": "another"}, FailureCode.SOURCE_CHANGED),
+        ({"questions": ("  ",)}, FailureCode.BAD_PROMPT),
+    ],
+    ids=["missing", "changed", "a question without words"],
+)
+def test_a_videos_own_fault_is_its_row_and_nothing_was_asked(
+    change: dict[str, Any], code: FailureCode, clip: Path, tmp_path: Path
+) -> None:
+    fleet, item = Fleet(), replace(planned(clip), **change)
+    row = make_row(fleet, item, tmp_path)
+    assert (row.status, row.code, row.video_id) == ("failed", code, item.video_id)
+    assert (row.provenance.model, row.provenance.model_digest) == ("m", "d")
+    assert str(tmp_path) not in (row.detail or "")
+    assert fleet.asked == []
+
+
+def test_a_file_that_is_replaced_while_it_is_analysed_gives_no_result(
+    clip: Path, tmp_path: Path
+) -> None:
+    fleet = Fleet(lambda source: source.path.write_bytes(b"another video"))
+    row = make_row(fleet, planned(clip), tmp_path)
+    assert len(fleet.asked) == 1
+    assert row.code is FailureCode.SOURCE_CHANGED
+
+
+def test_what_is_not_the_videos_fault_stops_the_job(clip: Path, tmp_path: Path) -> None:
+    def fill(source: Source) -> None:
+        raise StoreFull("no space left for a copy of the object")
+
+    with pytest.raises(StoreFull):
+        make_row(Fleet(fill), planned(clip), tmp_path)
