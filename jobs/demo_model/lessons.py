@@ -1,6 +1,6 @@
 """Clips with many questions each, as ids: what the decoder learns from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.random import Generator
 
 from jobs.demo_model.dataset import random_size
 from jobs.demo_model.degrade import degrade
+from jobs.demo_model.gaze import Gaze, Look
 from jobs.demo_model.questions import (
     Question,
     caption_question,
@@ -30,11 +31,13 @@ STILL_SHARE = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One question and its answer, as the ids that follow a video."""
+    """One question and its answer, as the ids that follow a video, and where to look meanwhile."""
 
     kind: str
     ids: list[int]
     answer_start: int
+    asked: list[Look] = field(default_factory=list)
+    answered: list[Look] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -112,12 +115,20 @@ class SegmentEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._layout = ChatLayout(tokenizer)
+        self._gaze = Gaze(tokenizer)
 
     def segment(self, question: Question) -> Segment:
         asked = self._layout.question(question.text)
-        answer = encode_marked(self._tokenizer, question.answer)
+        answer = [
+            *encode_marked(self._tokenizer, question.answer),
+            self._tokenizer.ids.im_end,
+        ]
         return Segment(
-            question.kind, [*asked, *answer, self._tokenizer.ids.im_end], answer_start=len(asked)
+            question.kind,
+            [*asked, *answer],
+            answer_start=len(asked),
+            asked=self._gaze.while_asked(asked, len(answer)),
+            answered=self._gaze.while_answered(asked, answer),
         )
 
 

@@ -57,13 +57,43 @@ def pack(clips: Sequence[Sequence[Segment]]) -> Packing:
     return Packing(ids, position, mask[:, None])
 
 
+@dataclass(slots=True)
+class Passed:
+    """What a pass leaves: states after every layer, the last one normalised, each (B, S, D).
+
+    S = prefix + M + L: the text starts at text_start.
+    """
+
+    language: LanguageModel
+    packing: Packing
+    states: list[Tensor]
+    rotary: tuple[Tensor, Tensor]
+    text_start: int
+
+    def attention(self, layer: int, row: Tensor, place: Tensor) -> Tensor:
+        """Log-probabilities of where places in the text look, by the heads of one key-value head.
+
+        row, place: (N), of the packing. returns: (N, heads, S)
+        """
+        attention, config = self.language.layers[layer].self_attn, self.language.config
+        x = self.language.layers[layer].input_layernorm(self.states[layer - 1])
+        size, num_heads = config.head_dim, config.num_heads
+        num_shared = num_heads // config.num_kv_heads
+        first_key = num_heads * size
+        rows = [*range(num_shared * size), *range(first_key, first_key + size)]
+        heads = F.linear(x, attention.qkv.weight[rows], attention.qkv.bias[rows])
+        heads = heads.flatten(0, 1).unflatten(-1, (-1, size))
+        turned = rotate(heads, *self.rotary).unflatten(0, x.shape[:2])
+        query = turned[row, self.text_start + place, :num_shared]
+        scores = torch.einsum("nhd,nsd->nhs", query, turned[row, :, -1]) / size**0.5
+        sees = F.pad(self.packing.mask[row, 0, place], (self.text_start, 0))
+        return F.log_softmax(scores + sees[:, None], dim=-1)
+
+
 def packed_hidden(
     language: LanguageModel, video: Tensor, grid: Grid, *, prefix: Sequence[int], packing: Packing
-) -> tuple[list[Tensor], int]:
-    """Hidden states after every layer, and where the text starts in a row.
-
-    video: (B, M, D). returns: per layer (B, prefix + M + L, D), the last one normalised
-    """
+) -> Passed:
+    """Pass the clips' tokens, video: (B, M, D), and the packed text after them."""
     batch, start = video.shape[0], len(prefix)
     before = language.embed(torch.tensor(prefix)).expand(batch, -1, -1)
     x = torch.cat((before, video, language.embed(packing.ids)), dim=1)
@@ -86,7 +116,7 @@ def packed_hidden(
         x = _layer(layer, x, rotary, mask, num_past)
         states.append(x)
     states[-1] = language.norm(x)
-    return states, num_past
+    return Passed(language, packing, states, rotary, text_start=num_past)
 
 
 def _layer(

@@ -8,10 +8,11 @@ from torch import nn
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.model.qwen2_vl import Qwen2VL
 
-MROPE_SECTION = (6, 5, 5)
 # Clips are at most 10 steps long and 8 tokens wide, so the rotary waves are short: with Qwen2-VL's
-# theta of a million and 16 frequencies, neighbouring columns would look the same.
-ROPE_THETA = 10.0
+# theta of a million, neighbouring columns would look the same. Of the 16 frequencies the last ten
+# hardly turn over such distances: by them, words find what they mean wherever it stands.
+ROPE_THETA = 1000.0
+MROPE_SECTION = (2, 3, 11)
 
 
 def demo_config(*, vocab_size: int, special_ids: dict[str, int]) -> ModelConfig:
@@ -46,7 +47,7 @@ def initialise(model: nn.Module, *, seed: int) -> None:
         if parameter.ndim == 1:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
-        std = 0.02 if "embed_tokens" in name else parameter[0].numel() ** -0.5
+        std = parameter[0].numel() ** -0.5
         if any(part in name for part in ("attn.proj", "o_proj", "mlp.fc2", "down_proj")):
             std /= math.sqrt(max(depth, 1))
         parameter.normal_(0.0, std, generator=generator)

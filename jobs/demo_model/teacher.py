@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from jobs.demo_model.gaze import meant
 from jobs.demo_model.lessons import ClipBatch, Segment
-from jobs.demo_model.packed import Packing, pack, packed_hidden
+from jobs.demo_model.packed import Packing, Passed, pack, packed_hidden
 from jobs.demo_model.questions import GRAIN, STEPS
 from jobs.demo_model.shape import initialise
 from pipeline.config import ModelConfig
@@ -21,6 +22,9 @@ PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
 # After these layers a token knows its place, a question the grid, a token its shape's edges.
 PLACE_LAYER, GRID_LAYER, EDGE_LAYER = 1, 2, 2
+# Heads of these layers look at what the question, and what the answer, is about.
+LOOKING_LAYERS = {"asked": 2, "answered": 4}
+LOOKS = 0.3  # weight of looking beside the answers'
 NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
 
 
@@ -52,16 +56,20 @@ class Teacher(nn.Module):
         video: (B, M, D), the clips' tokens
         """
         packing = pack(batch.asked)
-        states, text_start = packed_hidden(
-            language, video, batch.grid, prefix=self._prefix, packing=packing
-        )
+        passed = packed_hidden(language, video, batch.grid, prefix=self._prefix, packing=packing)
+        states, text_start = passed.states, passed.text_start
         hidden = states[-1][:, text_start:]
         loss, figures = self._answers(language, hidden, packing, batch.asked)
         places = self._places(states, packing, batch.grid, text_start)
         video_end = states[EDGE_LAYER][:, text_start - batch.grid.num_tokens : text_start]
         edges = self._edges(video_end, batch)
         figures |= {"places": places.item(), "edges": edges.item()}
-        return loss + PLACES * (places + edges), figures
+        loss = loss + PLACES * (places + edges)
+        for name, layer in LOOKING_LAYERS.items():
+            missed = self._looks(passed, layer, name, batch)
+            figures[f"look_{name}"] = missed.item()
+            loss = loss + LOOKS * missed
+        return loss, figures
 
     def _answers(
         self,
@@ -111,6 +119,33 @@ class Teacher(nn.Module):
                 _overlap(self._number_index[own[at]], self._number_index[truth[at]])
             )
         return {kind: sum(values) / len(values) for kind, values in right.items()}
+
+    def _looks(self, passed: Passed, layer: int, name: str, batch: ClipBatch) -> Tensor:
+        """How far attention is from what words mean; what is not there is looked for nowhere."""
+        rows, places, wanted = [], [], []
+        num_video = batch.grid.num_tokens
+        nowhere = passed.text_start - num_video - 1  # the control token before the video
+        for row, clip in enumerate(batch.asked):
+            start = 0
+            for segment in clip:
+                for look in getattr(segment, name):
+                    found = meant(look, batch.targets, row)
+                    rows.append(row)
+                    places.append(start + look.place)
+                    wanted.append(found if found.any() else None)
+                start += len(segment.ids)
+        if not rows:
+            return torch.zeros(())
+        there = torch.zeros(len(rows), passed.states[0].shape[1], dtype=torch.bool)
+        for index, found in enumerate(wanted):
+            if found is None:
+                there[index, nowhere] = True
+            else:
+                there[index, passed.text_start - num_video : passed.text_start] = torch.from_numpy(
+                    found
+                )
+        log_p = passed.attention(layer, torch.tensor(rows), torch.tensor(places))
+        return -log_p.masked_fill(~there[:, None], float("-inf")).logsumexp(-1).mean()
 
     def _places(
         self, states: list[Tensor], packing: Packing, grid: Grid, text_start: int

@@ -58,15 +58,13 @@ def test_packed_questions_are_answered_as_if_asked_alone(tokenizer, clips):
     lesson = clips.asked
     with torch.no_grad():
         tokens = model.vision(frames)
-        states, start = packed_hidden(
-            model.language, tokens, grid, prefix=prefix, packing=pack(lesson)
-        )
+        passed = packed_hidden(model.language, tokens, grid, prefix=prefix, packing=pack(lesson))
         for row, clip in enumerate(lesson):
-            first = start
+            first = passed.text_start
             for segment in clip:
                 last = first + len(segment.ids)
                 alone = _alone(model, tokens[row], grid, prefix, segment.ids)
-                assert torch.allclose(states[-1][row, first:last], alone, atol=2e-5)
+                assert torch.allclose(passed.states[-1][row, first:last], alone, atol=2e-5)
                 first = last
 
 
