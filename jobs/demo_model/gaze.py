@@ -1,8 +1,8 @@
 """Where a reader who understands would look while he reads a question and says its answer.
 
-Taught to a few attention heads (as in supervised attention, Liu et al. 2016, arXiv 1609.04186): told
-only by its answers, a model this small takes hours to find out that "red star" in a question means
-the tokens that say red and star.
+Taught to a few attention heads (supervised attention, Liu et al. 2016, arXiv 1609.04186): told only
+by its answers, a model this small takes hours to find out that "red star" in a question means the
+tokens that say red and star.
 """
 
 from collections.abc import Sequence

@@ -73,7 +73,7 @@ def test_what_is_not_there_is_meant_by_no_token(tokenizer):
         assert (clips.targets.colour[0][found] == colour).all()
 
 
-def test_attention_that_is_taught_is_the_attention_of_the_layer(tokenizer):
+def test_taught_attention_sees_the_video_and_its_own_question_only(tokenizer):
     clips = make_clips(0, 3, tokenizer_json=tokenizer.json, longest=((0, 4),))
     model = untrained(tokenizer, seed=0)
     with torch.no_grad():
