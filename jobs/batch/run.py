@@ -18,7 +18,7 @@ from jobs.exits import Exit
 from jobs.gauges import Gauges
 from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
-from pipeline.errors import ConfigError, StoreError, Transient
+from pipeline.errors import ConfigError
 from pipeline.model.digest import display_name
 from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
@@ -41,15 +41,11 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
         console = Console(stderr=True, highlight=False)
         gauges = Gauges()
         watch = Watch(console, plan, before, events=log, figures=gauges.line)
-        try:
-            with watch:
-                if before.num_parts < plan.num_parts:
-                    _make_all(prepared, plan, watch, gauges, console, checkpoint)
-                elif load_success(prepared.store) is None:
-                    finish(prepared.store, plan, sha256s={}, checkpoint=checkpoint)
-        except (StoreError, Transient) as error:
-            again = "what is committed stays; run the same command again to go on"
-            raise type(error)(f"{error}; {again}") from error
+        with watch:
+            if before.num_parts < plan.num_parts:
+                _make_all(prepared, plan, watch, gauges, console, checkpoint)
+            elif load_success(prepared.store) is None:
+                finish(prepared.store, plan, sha256s={}, checkpoint=checkpoint)
     print(f"{job.out}: {plan.num_items} videos, {describe_failures(watch.codes)}")
     return Exit.SOME_FAILED if watch.codes else Exit.OK
 

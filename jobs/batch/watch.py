@@ -53,6 +53,7 @@ class Watch:
         self._started_s = self._shown_s = clock()
         self._began_s = self._started_s
         self._num_videos = 0  # of this run
+        self._num_committed = before.num_rows
         self._video_s = 0.0
         self.codes: Counter[str] = Counter(before.codes)
         self._live: Live | None = None
@@ -85,6 +86,11 @@ class Watch:
             name, videos=self._num_videos, failed=self.codes.total(), seconds=seconds, **reason
         )
         self._print(self.line())
+        if error is not None:
+            self._print(
+                f"stopped: {self._num_committed} of {self._plan.num_items} rows are committed and "
+                "stay; run the same command again to go on"
+            )
 
     def begin(self) -> None:
         """All is ready to work on videos: their speed counts from now, and the line is drawn."""
@@ -121,6 +127,7 @@ class Watch:
 
     def part(self, receipt: Receipt) -> None:
         """A part is in the store for good."""
+        self._num_committed += self._plan.num_rows(receipt.index)
         self._tell("part", part=receipt.index, is_mine=receipt.is_mine, sha256=receipt.sha256)
 
     def line(self) -> str:

@@ -255,7 +255,8 @@ def test_a_full_disk_stops_the_job_clearly_and_it_goes_on_later(
     driver = start(file, "full", CommitPoint.PART_CHECKED, 2)
     _, said = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == 1
-    assert f"StoreFull: {out}: no space left; what is committed stays" in said.splitlines()[-1]
+    assert said.splitlines()[-1].endswith(f"StoreFull: {out}: no space left")
+    assert "stopped: 2 of 7 rows are committed and stay" in said
     assert len(committed_parts(open_store(out))) == 1
     assert vidray("batch", "run", "--job", file).returncode == 3
     assert_complete(open_store(out))

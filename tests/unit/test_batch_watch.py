@@ -91,11 +91,11 @@ def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:
 
 def test_events_are_json_lines_without_a_word_of_user_or_model(clock: Clock) -> None:
     file = io.StringIO()
-    watch, _ = make(clock, events=file)
+    watch, text = make(clock, events=file)
     row = replace(good_row(text=ATTACK), uri="/a\nb.mp4")
     with suppress(StoreFull), watch:
         watch.video(row)
-        watch.part(Receipt(index=3, is_mine=True, sha256="ab"))
+        watch.part(Receipt(index=2, is_mine=True, sha256="ab"))
         watch.video(bad_row(1, FailureCode.NOT_FOUND, detail=ATTACK))
         raise StoreFull("full")
     events = [json.loads(line) for line in file.getvalue().splitlines()]
@@ -105,3 +105,4 @@ def test_events_are_json_lines_without_a_word_of_user_or_model(clock: Clock) -> 
     assert (events[3]["code"], events[3]["video_s"]) == ("not_found", 0.0)
     assert events[4]["error"] == "StoreFull"
     assert "script" not in file.getvalue()
+    assert text.getvalue().splitlines()[-1].startswith("stopped: 3 of 10 rows are committed")
