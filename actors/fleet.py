@@ -106,7 +106,8 @@ class Fleet:
         except StopAsyncIteration:
             raise Transient("the stream host ended without a record") from None
         finally:
-            ray.cancel(items)  # whoever gave up wants nothing held; after a record it does nothing
+            # Whoever gave up wants nothing held. Its calls stay: by them the host frees everything.
+            ray.cancel(items, recursive=False)
 
     async def _next(self, items: "ObjectRefGenerator[Event | Record]") -> Event | Record:
         """What the host yields next, for as long as it is alive."""
@@ -177,6 +178,7 @@ def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -
         num_cpus=None if num_cpus is None else math.ceil(num_cpus),
         include_dashboard=False,
         object_store_memory=object_store_bytes,
+        _system_config={"worker_niceness": 0},  # or anything else that runs here starves a video
     )
 
 

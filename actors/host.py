@@ -18,7 +18,6 @@ from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 
-
 FIRST_PAUSE_S = 0.25  # before the second attempt; each is twice as long as the one before
 
 
@@ -53,7 +52,7 @@ class StreamHostActor:
         finally:
             work.cancel()
 
-    def process_id(self) -> int:
+    async def process_id(self) -> int:
         return os.getpid()
 
     async def _run(

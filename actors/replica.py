@@ -122,7 +122,8 @@ class Replica:
 
     async def release(self, owner: str) -> None:
         """Close every stream whose id starts with "owner/": their host is gone."""
-        for stream_id in self._rank.stream_ids:
+        stream_ids = {*self._rank.stream_ids, *self._waiters.stream_ids}
+        for stream_id in stream_ids:
             if stream_id.startswith(f"{owner}/"):
                 await self.close(stream_id)
 

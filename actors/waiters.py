@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from actors.commands import CloseStream, Control, EndTurn
+from actors.commands import CloseStream, Control, EndTurn, OpenStream
 from pipeline.model.stream import Piece
 from pipeline.stint import Stint
 
@@ -33,6 +33,12 @@ class Waiters:
     wishes: list[Wish] = field(default_factory=list)
     prefills: dict[str, "asyncio.Queue[asyncio.Future[Stint]]"] = field(default_factory=dict)
     turns: dict[str, TurnReader] = field(default_factory=dict)
+
+    @property
+    def stream_ids(self) -> list[str]:
+        """Of streams that wait for room."""
+        commands = (wish.command for wish in self.wishes)
+        return [each.stream_id for each in commands if isinstance(each, OpenStream)]
 
     def turns_of(self, stream_id: str) -> list[str]:
         return [turn for turn in self.turns if turn.startswith(f"{stream_id}#")]

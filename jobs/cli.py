@@ -13,6 +13,7 @@ from jobs.batch.cli import app as batch
 from jobs.batch.cli import results, soak
 from jobs.demo_model.cli import app as demo_model
 from jobs.exits import Exit
+from jobs.soak.cli import app as fleet_soak
 from pipeline.errors import ConfigError, VidrayError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ InProcess = Annotated[
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
 app.add_typer(batch, name="batch")
 app.add_typer(results)
+soak.add_typer(fleet_soak)
 app.add_typer(soak, name="soak")
 app.add_typer(model, name="model")
 app.add_typer(demo_model, name="demo-model")

@@ -23,6 +23,7 @@ from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
 Reader = Literal["pyav", "decord"]
 
 MAX_SLOTS = 32
+MAY_PASS = {FailureCode.DECODER_CRASH, FailureCode.DECODE_MEMORY}  # tried a second time
 ROW_ALIGNMENT = 64  # pixels; FFmpeg rounds rows up to at most this
 PLACES_PER_RUN = 8
 
@@ -56,7 +57,7 @@ class Media:
         try:
             return self._idle_children(1)[0].probe()
         except BadInput as error:
-            if error.code is not FailureCode.DECODER_CRASH:
+            if error.code not in MAY_PASS:
                 raise
         self._children.pop().close()
         return self._idle_children(1)[0].probe()
@@ -99,8 +100,9 @@ class Media:
     ) -> Generator[Tensor | None, None, None]:
         """Each wanted frame, upright and resized: (H, W, 3) uint8, or None where it is missing.
 
-        A decoder that crashes is replaced once. When a frame is missing after a jump, the rest is
-        first tried without jumping: some streams mark as keyframes what does not stand alone.
+        A decoder that crashes or is killed is replaced once. When a frame is missing after a jump,
+        the rest is first tried without jumping: some streams mark as keyframes what does not stand
+        alone.
         """
         frames = self._decoded(stamps, how)
         with ExitStack() as opened:
@@ -110,7 +112,7 @@ class Media:
                 try:
                     frame = next(frames)
                 except BadInput as error:
-                    if error.code is not FailureCode.DECODER_CRASH or not may_replace:
+                    if error.code not in MAY_PASS or not may_replace:
                         raise
                     may_replace = False
                     frames = self._decoded(stamps[number:], how)

@@ -1,0 +1,217 @@
+"""Processes of a running fleet that die, hang or crash: the same records, nothing left behind."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from actors.fleet import Fleet, start_fleet, start_local_ray
+from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
+from pipeline.analyse import analyse
+from pipeline.config import Sampling
+from pipeline.errors import FailureCode
+from pipeline.flow import Event, Moved
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Ask, Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+from tests.media_factory import Clip, make
+from tests.tiny_folder import write_folder
+
+pytestmark = pytest.mark.timeout(400)
+
+STALL_S = 10.0
+TASKS = Tasks(
+    asks=(Ask(question="How many?"), Ask(question="Which way?")),
+    sampling=Sampling(max_new_tokens=12),
+)
+OPTIONS = PlanOptions(fps=6.0)
+PROFILE = Profile(
+    readers=ReaderPool(num_cpus=0.1),
+    encoders=EncoderPool(num_cpus=0.1),
+    decoders=DecoderPool(tensor_parallel=2, num_cpus=0.1, kv_tokens=16_384),
+    stall_s=STALL_S,
+    max_attempts=6,
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
+    folder = tmp_path_factory.mktemp("clips")
+    return [Source.of(make(folder, Clip(num_frames=24 + 6 * n), f"clip{n}")) for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path, sources: list[Source]) -> list[Record]:
+    flow = LocalFlow(LocalModel.load(checkpoint), options=OPTIONS)
+
+    async def run() -> list[Record]:
+        return [await analyse(s, TASKS, flow, video_id=str(i)) for i, s in enumerate(sources)]
+
+    records = asyncio.run(run())
+    flow.close()
+    assert all(record.status == "ok" for record in records)
+    return records
+
+
+@pytest.fixture(scope="module")
+def fleet(checkpoint: Path) -> Iterator[Fleet]:
+    """One fleet for all: it has to survive them."""
+    start_local_ray(object_store_bytes=200 << 20, num_cpus=2)
+    with start_fleet(checkpoint, options=OPTIONS, profile=PROFILE) as fleet:
+        yield fleet
+    ray.shutdown()
+
+
+def without_timings(record: Record) -> Record:
+    return replace(record, timings=None)
+
+
+async def analyse_all(
+    fleet: Fleet, sources: list[Source], listener: Callable[[Event], None] = lambda event: None
+) -> list[Record]:
+    work = (
+        fleet.analyse(s, TASKS, video_id=str(i), listener=listener) for i, s in enumerate(sources)
+    )
+    return [without_timings(record) for record in await asyncio.gather(*work)]
+
+
+def in_actor(actor: Any, work: Callable[[Any], Any]) -> Any:
+    """The result of work(actor's own object), in the actor's process."""
+    return ray.get(actor.__ray_call__.remote(work))
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(is_so: Callable[[], bool], *, patience_s: float) -> float:
+    """Seconds until it was so."""
+    started = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - started < patience_s
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+VICTIMS = {
+    "reader": lambda fleet: ray.get(fleet.pools.readers[0].process_id.remote()),
+    "encoder": lambda fleet: ray.get(fleet.pools.encoders[0].process_id.remote()),
+    "first rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[0],
+    "second rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[1],
+    "stream host": lambda fleet: ray.get(fleet.host.process_id.remote()),
+}
+
+
+@pytest.mark.parametrize("find_victim", VICTIMS.values(), ids=VICTIMS)
+def test_a_process_that_hangs_midway_is_found_out_and_changes_no_record(
+    find_victim: Any, fleet: Fleet, sources: list[Source], expected: list[Record]
+) -> None:
+    victim, stopped = find_victim(fleet), []
+
+    def stop_once(event: Event) -> None:
+        if not stopped:
+            os.kill(victim, signal.SIGSTOP)
+            stopped.append(victim)
+
+    records = asyncio.run(analyse_all(fleet, sources, stop_once))
+    assert records == [without_timings(record) for record in expected]
+    until(lambda: is_gone(victim), patience_s=STALL_S)
+
+
+def test_a_rank_that_dies_idle_takes_its_replica_down_and_it_returns(
+    fleet: Fleet, sources: list[Source], expected: list[Record]
+) -> None:
+    (decoder,) = fleet.pools.decoders
+    ranks = ray.get(decoder.process_ids.remote())
+    os.kill(ranks[1], signal.SIGKILL)
+    until(lambda: all(map(is_gone, ranks)), patience_s=10)
+    records = asyncio.run(analyse_all(fleet, sources))
+    assert records == [without_timings(record) for record in expected]
+    assert not set(ranks) & set(ray.get(decoder.process_ids.remote()))
+
+
+def test_a_cancelled_video_holds_nothing(
+    fleet: Fleet, tmp_path: Path, sources: list[Source], expected: list[Record]
+) -> None:
+    long = Source.of(make(tmp_path, Clip(num_frames=600)))
+    endless = Tasks(sampling=Sampling(max_new_tokens=1_000))
+
+    async def begin_and_cancel(stage: str) -> None:
+        reached = asyncio.Event()
+
+        def listen(event: Event) -> None:
+            if not isinstance(event, Moved) or event.stage == stage:
+                reached.set()
+
+        work = fleet.analyse(long, endless, video_id="long", listener=listen)
+        task = asyncio.create_task(work)
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def is_free() -> bool:
+        streams = in_actor(fleet.pools.decoders[0], lambda self: self._rank.stream_ids)
+        videos = in_actor(fleet.pools.readers[0], lambda self: list(self._videos))
+        return not streams and not videos
+
+    for stage in ("read", "prefill"):
+        asyncio.run(begin_and_cancel(stage))
+        until(is_free, patience_s=60)
+    records = asyncio.run(analyse_all(fleet, sources))
+    assert records == [without_timings(record) for record in expected]
+
+
+POISON = """
+import sys
+split = sys.argv.index("--")
+sys.path[:0] = sys.argv[1:split]
+import ctypes
+from pipeline.video import media, zygote_process
+rgb = media.Video.rgb
+def crash_on_tall(self, frame, **size):
+    if frame.height > 100:
+        ctypes.string_at(0)
+    return rgb(self, frame, **size)
+media.Video.rgb = crash_on_tall
+sys.exit(zygote_process.main(int(sys.argv[split + 1])))
+"""
+
+
+def test_a_clip_that_crashes_its_decoder_fails_alone(
+    fleet: Fleet, tmp_path: Path, sources: list[Source], expected: list[Record]
+) -> None:
+    (reader,) = fleet.pools.readers
+    program = POISON
+
+    def poison_decoding(self: Any) -> int:
+        from pipeline.video import zygote
+
+        zygote.PROGRAM = program
+        zygote.stop_zygote()
+        return os.getpid()
+
+    before = in_actor(reader, poison_decoding)
+    poison = Source.of(make(tmp_path, Clip(height=128)))
+    records = asyncio.run(analyse_all(fleet, [*sources, poison]))
+    assert records[:-1] == [without_timings(record) for record in expected]
+    assert (records[-1].status, records[-1].code) == ("failed", FailureCode.DECODER_CRASH)
+    assert ray.get(reader.process_id.remote()) == before
