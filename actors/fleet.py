@@ -178,7 +178,6 @@ def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -
         num_cpus=None if num_cpus is None else math.ceil(num_cpus),
         include_dashboard=False,
         object_store_memory=object_store_bytes,
-        _system_config={"worker_niceness": 0},  # or anything else that runs here starves a video
     )
 
 
