@@ -41,6 +41,7 @@ def test_the_laptop_default_asks_for_no_more_than_two_cores_and_no_gpu() -> None
         ("decoders: {tensor_parallel: 0}", "decoders.tensor_parallel"),
         ("dtype: float8", "dtype"),
         ("readerz: {}", "readerz"),
+        ("videos_in_flight: 100", "object_store_bytes"),
         ("[", "not YAML"),
     ],
 )
