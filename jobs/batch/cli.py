@@ -56,11 +56,15 @@ def status(out: Out, address: Address = None) -> int:
 
 
 @app.command()
-def logs(out: Out, address: Address = None) -> int:
+def logs(
+    out: Out,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+) -> int:
     """Print what a submitted job has printed."""
     from jobs.batch.remote import logs  # noqa: PLC0415 - likewise
 
-    return logs(out, address)
+    return logs(out, address, follow=follow)
 
 
 @app.command()

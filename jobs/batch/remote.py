@@ -4,11 +4,13 @@ The plan is written from here; the cluster then runs `vidray batch run` with the
 needs vidray installed, the model's folder, and its own credentials for the stores: none are sent.
 """
 
+import asyncio
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from jobs.batch.flags import flags_of
@@ -45,10 +47,13 @@ def show_status(uri: str, address: str | None) -> None:
     print(f"cluster  {'unknown' if status is None else status.value.lower()}")
 
 
-def logs(uri: str, address: str | None) -> int:
-    """Print what the job's driver has printed so far."""
+def logs(uri: str, address: str | None, *, follow: bool) -> int:
+    """Print what the job's driver has printed so far; with `follow` until it ends."""
     client, job_id = _found(uri, address)
-    print(client.get_job_logs(job_id), end="")
+    if follow:
+        asyncio.run(_follow(client, job_id))
+    else:
+        print(client.get_job_logs(job_id), end="")
     return Exit.OK
 
 
@@ -80,9 +85,10 @@ def _anywhere(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _client(address: str | None) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         where = address or "http://127.0.0.1:8265"
-        raise ConfigError(f"no Ray Jobs API answers at {where}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"no Ray Jobs API answers at {where}: {reason}") from error
 
 
 def _found(uri: str, address: str | None) -> tuple[JobSubmissionClient, str]:
@@ -90,6 +96,11 @@ def _found(uri: str, address: str | None) -> tuple[JobSubmissionClient, str]:
     if _status(client, job_id) is None:
         raise VidrayError(f"the cluster does not know job {job_id}")
     return client, job_id
+
+
+async def _follow(client: JobSubmissionClient, job_id: str) -> None:
+    async for lines in client.tail_job_logs(job_id):
+        print(lines, end="", flush=True)
 
 
 def _status(client: JobSubmissionClient, job_id: str) -> JobStatus | None:

@@ -2,15 +2,14 @@
 
 import asyncio
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 
 from actors.profile import Profile
 from jobs.batch.analyst import Analyst, Maker
 from jobs.batch.dry_run import dry_run
+from jobs.batch.events import Events, open_events
 from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
 from jobs.batch.watch import Watch, describe_failures
@@ -18,7 +17,6 @@ from jobs.exits import Exit
 from jobs.gauges import Gauges
 from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
-from pipeline.errors import ConfigError
 from pipeline.model.digest import display_name
 from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
@@ -34,14 +32,13 @@ FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
 def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> int:
     """Make every missing row; returns the exit code. ConfigError before anything is started."""
     prepared = Prepared.of(job)
-    with ExitStack() as stack:
-        log = stack.enter_context(_opened(events)) if events else None
+    with open_events(events) as file:
         plan = prepared.plan(checkpoint=checkpoint)
         before = tally(prepared.store)
         console = Console(stderr=True, highlight=False)
         gauges = Gauges()
-        watch = Watch(console, plan, before, events=log, figures=gauges.line)
-        with watch:
+        told = Events(file, job_id=plan.job_id)
+        with Watch(console, plan, before, events=told, figures=gauges.line) as watch:
             if before.num_parts < plan.num_parts:
                 _make_all(prepared, plan, watch, gauges, console, checkpoint)
             elif load_success(prepared.store) is None:
@@ -98,10 +95,3 @@ def _make_all(
 
 def _num_at_once(job: Job) -> int:
     return 1 if job.in_process else _profile(job).videos_in_flight + FETCHED_AHEAD
-
-
-def _opened(events: Path) -> IO[str]:
-    try:
-        return events.open("a", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--events {events}: {error.strerror}") from error

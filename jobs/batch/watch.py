@@ -1,17 +1,16 @@
-"""Watching a job: one line that moves on a terminal, plain lines elsewhere, events in a file."""
+"""Watching a job: one line that moves on a terminal, plain lines elsewhere."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import IO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from jobs.batch.events import Events
 from jobs.results import printable
 from pipeline.store.commit import Receipt
 from pipeline.store.plan import JobPlan
@@ -28,10 +27,9 @@ def no_figures() -> str:
 
 
 class Watch:
-    """Counts what happens to a job's videos and shows it; enter it while the job runs.
+    """Counts what happens to a job's videos, shows and tells it; enter it while the job runs.
 
     figures: what the fleet says of itself, such as its bottleneck; under the line on a terminal.
-    events: one JSON object per line is appended, with no words of users or models in it.
     """
 
     def __init__(
@@ -40,7 +38,7 @@ class Watch:
         plan: JobPlan,
         before: Tally,
         *,
-        events: IO[str] | None = None,
+        events: Events,
         figures: Figures = no_figures,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -60,7 +58,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         plan, before = self._plan, self._before
-        self._tell(
+        self._events.tell(
             "started",
             videos=plan.num_items,
             parts=plan.num_parts,
@@ -82,7 +80,7 @@ class Watch:
         seconds = round(self._clock() - self._started_s, 3)
         name = "finished" if error is None else "stopped"
         reason = {} if kind is None else {"error": kind.__name__}
-        self._tell(
+        self._events.tell(
             name, videos=self._num_videos, failed=self.codes.total(), seconds=seconds, **reason
         )
         self._print(self.line())
@@ -111,7 +109,7 @@ class Watch:
         self._video_s += seconds_of(record)
         if record.code is not None:
             self.codes[record.code] += 1
-        self._tell(
+        self._events.tell(
             "video",
             video_id=record.video_id,
             uri=record.uri,
@@ -128,15 +126,14 @@ class Watch:
     def part(self, receipt: Receipt) -> None:
         """A part is in the store for good."""
         self._num_committed += self._plan.num_rows(receipt.index)
-        self._tell("part", part=receipt.index, is_mine=receipt.is_mine, sha256=receipt.sha256)
+        self._events.tell(
+            "part", part=receipt.index, is_mine=receipt.is_mine, sha256=receipt.sha256
+        )
 
     def line(self) -> str:
         """How far the job is, in one line."""
-        done, total, now_s = (
-            self._before.num_rows + self._num_videos,
-            self._plan.num_items,
-            self._clock(),
-        )
+        done, total = self._before.num_rows + self._num_videos, self._plan.num_items
+        now_s = self._clock()
         busy_s = max(now_s - self._began_s, 1e-9)
         cells = [f"{done}/{total} videos", f"{self.codes.total()} failed"]
         if self._num_videos:
@@ -152,11 +149,6 @@ class Watch:
 
     def _print(self, line: str) -> None:
         print(printable(line), file=self._console.file, flush=True)
-
-    def _tell(self, event: str, **fields: object) -> None:
-        if self._events is not None:
-            line = {"event": event, "time_s": time.time(), "job": self._plan.job_id, **fields}
-            print(json.dumps(line), file=self._events, flush=True)
 
 
 def seconds_of(record: Record) -> float:

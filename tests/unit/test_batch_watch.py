@@ -4,12 +4,14 @@ import io
 import json
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from jobs.batch.events import Events, open_events
 from jobs.batch.watch import LINE_EVERY_S, Watch, describe_failures
-from pipeline.errors import FailureCode, StoreFull
+from pipeline.errors import ConfigError, FailureCode, StoreFull
 from pipeline.store.commit import Receipt
 from pipeline.store.plan import JobPlan, Shard
 from pipeline.store.rows import Tally
@@ -35,6 +37,7 @@ def make(clock: Clock, *, terminal: bool = False, **options: object) -> tuple[Wa
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, no_color=True)
     before = options.pop("before", Tally())
+    options.setdefault("events", Events(job_id="j1"))
     return Watch(console, PLAN, before, clock=clock, **options), text
 
 
@@ -91,7 +94,7 @@ def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:
 
 def test_events_are_json_lines_without_a_word_of_user_or_model(clock: Clock) -> None:
     file = io.StringIO()
-    watch, text = make(clock, events=file)
+    watch, text = make(clock, events=Events(file, job_id="j1"))
     row = replace(good_row(text=ATTACK), uri="/a\nb.mp4")
     with suppress(StoreFull), watch:
         watch.video(row)
@@ -106,3 +109,13 @@ def test_events_are_json_lines_without_a_word_of_user_or_model(clock: Clock) -> 
     assert events[4]["error"] == "StoreFull"
     assert "script" not in file.getvalue()
     assert text.getvalue().splitlines()[-1].startswith("stopped: 3 of 10 rows are committed")
+
+
+def test_events_are_added_to_a_file_or_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    for _ in range(2):
+        with open_events(path) as file:
+            Events(file, job_id="j1").tell("started")
+    assert len(path.read_text().splitlines()) == 2
+    with pytest.raises(ConfigError, match="--events"):
+        open_events(tmp_path / "none" / "events.jsonl")
