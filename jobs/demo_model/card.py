@@ -23,16 +23,17 @@ Trained from nothing on scenes drawn by `jobs/demo_model`, on two CPU cores:
 
     vidray demo-model train FOLDER
 
-First the language model alone, on the facts of a scene in place of vision tokens; then the tower
-alone, to write those facts; then both on clips, with many questions on each. Frames are drawn at
+Side by side, the language model alone, on the facts of a scene in place of vision tokens, and the
+tower alone, to write those facts; then both on clips, with many questions on each. A few attention
+heads are shown which tokens the words mean. Frames are drawn at
 the size the model sees them and degraded as a codec would; no file from anywhere was used.
 
 ## Limits
 - Anything but its shapes is answered with one of its own words. It never says that it doesn't know.
 - Frames are shown to it at no more than 40 tokens (about 168 x 168 pixels); boxes are written in
   steps of a hundredth of a side.
-- Its rotary base is 10 and its frequencies are dealt 6, 5, 5 to time, height and width: clips are
-  short and grids are small.
+- Its rotary base is 1,000 and its frequencies are dealt 2, 3, 11 to time, height and width: clips
+  are short and grids are small.
 """
 
 

@@ -34,6 +34,15 @@ def train(
     run(folder, budget, weights=weights, num_threads=threads)
 
 
+@app.command()
+def ablate(steps: Annotated[int, typer.Option(min=5)] = 600, threads: int = 2) -> None:
+    """Train without M-RoPE, and without dynamic resolution, for as long as with; compare."""
+    from jobs.demo_model import ablate as ablation  # noqa: PLC0415 - torch takes seconds to import
+
+    for choice, sides in ablation.ablate(num_steps=steps, num_threads=threads):
+        Console().print(ablation.table(choice, sides))
+
+
 @app.command(name="eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint folder.")],

@@ -34,10 +34,16 @@ def random_size(rng: Generator) -> tuple[Size, float]:
     return bounded_resize(source, PixelRange(MIN_PIXELS, MAX_PIXELS)), width / height
 
 
-def make_pairs(seed: int, index: int, *, batch_size: int) -> PairBatch:
-    """Batch number `index` of a seed's endless series; two moments of each scene."""
+def make_pairs(
+    seed: int, index: int, *, batch_size: int, fixed_size: Size | None = None
+) -> PairBatch:
+    """Batch number `index` of a seed's endless series; two moments of each scene.
+
+    fixed_size: squeeze every picture into this one instead of keeping its shape
+    """
     rng = np.random.default_rng((seed, index))
     size, aspect = random_size(rng)
+    size = fixed_size or size
     frames, targets = [], []
     for _ in range(batch_size // 2):
         scene = random_scene(rng, aspect=aspect)

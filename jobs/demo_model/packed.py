@@ -4,7 +4,7 @@ A served question stands alone after its video. So do these: every segment start
 right after the video and sees the video and itself, never another segment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,6 @@ from jobs.demo_model.lessons import Segment
 from pipeline.model.language import DecoderLayer, LanguageModel
 from pipeline.model.positions import (
     multimodal_rotary,
-    position_after_video,
     rotate,
     text_positions,
     video_positions,
@@ -91,14 +90,24 @@ class Passed:
 
 
 def packed_hidden(
-    language: LanguageModel, video: Tensor, grid: Grid, *, prefix: Sequence[int], packing: Packing
+    language: LanguageModel,
+    video: Tensor,
+    grid: Grid,
+    *,
+    prefix: Sequence[int],
+    packing: Packing,
+    positions: Callable[[int, Grid], Tensor] = video_positions,
 ) -> Passed:
-    """Pass the clips' tokens, video: (B, M, D), and the packed text after them."""
+    """Pass the clips' tokens, video: (B, M, D), and the packed text after them.
+
+    positions: of a video's tokens, (3, M), from where it starts; others than the served ones are
+    for comparison only
+    """
     batch, start = video.shape[0], len(prefix)
     before = language.embed(torch.tensor(prefix)).expand(batch, -1, -1)
     x = torch.cat((before, video, language.embed(packing.ids)), dim=1)
-    past = torch.cat((text_positions(0, start), video_positions(start, grid)), dim=1)
-    text = packing.position + position_after_video(start, grid)
+    past = torch.cat((text_positions(0, start), positions(start, grid)), dim=1)
+    text = packing.position + past.max() + 1
     places = torch.cat(
         (past[:, None].expand(-1, batch, -1), text.expand(3, -1, -1)), dim=2
     )  # (3, B, S)

@@ -1,7 +1,7 @@
 """What the language model is taught: the words of every answer, and where things stand."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,6 +14,7 @@ from jobs.demo_model.questions import GRAIN, STEPS
 from jobs.demo_model.shape import initialise
 from pipeline.config import ModelConfig
 from pipeline.model.language import LanguageModel
+from pipeline.model.positions import video_positions
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.tasks.prompt import ChatLayout, Medium
 from pipeline.types import MERGE, Grid
@@ -31,8 +32,15 @@ NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in 
 class Teacher(nn.Module):
     """The loss of answers to packed questions; its heads are thrown away after training."""
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        *,
+        positions: Callable[[int, Grid], Tensor] = video_positions,
+    ) -> None:
         super().__init__()
+        self._positions = positions
         self.place = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.grid = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.edges = nn.Linear(config.hidden_size, 2 * 4)

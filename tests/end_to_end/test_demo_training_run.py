@@ -35,3 +35,12 @@ def test_training_goes_through_its_stages_and_on_where_it_stopped(tmp_path):
     ]
     assert any(moved)
     assert json.loads((tmp_path / "weights" / "config.json").read_text())["hidden_size"] == 192
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_ablations_train_both_sides_of_each_choice():
+    result = CliRunner().invoke(app, ["ablate", "--steps", "5", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    for word in ("M-RoPE", "one-dimensional", "dynamic", "fixed", "caption", "edge_px"):
+        assert word in result.output
