@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from uuid import uuid4
 import ray
 from ray import ObjectRefGenerator
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -126,14 +127,16 @@ def start_fleet(
     limits: DecodeLimits | None = None,
     reader: Reader = "pyav",
     address: str | None = None,
+    exports_metrics: bool = False,
 ) -> Iterator[Fleet]:
     """Start every actor, and stop them all at the end.
 
     address: of a running cluster; without it Ray starts here, on loopback only, and stops too.
+    exports_metrics: of a Ray that starts here, which takes longer then.
     """
     profile = profile or Profile()
     folder = str(checkpoint.resolve())
-    with _connected(profile, address), ExitStack() as stack:
+    with _connected(profile, address, exports_metrics), ExitStack() as stack:
         names = _names(profile)
         pools = Pools(
             readers=_readers(names.readers, profile, limits or DecodeLimits(), reader),
@@ -149,7 +152,7 @@ def start_fleet(
 
 
 @contextmanager
-def _connected(profile: Profile, address: str | None) -> Iterator[None]:
+def _connected(profile: Profile, address: str | None, exports_metrics: bool) -> Iterator[None]:
     """A connection to Ray; one that was there before is used and left alone."""
     if ray.is_initialized():
         yield
@@ -158,14 +161,20 @@ def _connected(profile: Profile, address: str | None) -> Iterator[None]:
         _require_listener(address)
         _connect(address=address)
     else:
-        start_local_ray(object_store_bytes=profile.object_store_bytes, num_cpus=profile.num_cpus)
+        start_local_ray(
+            object_store_bytes=profile.object_store_bytes,
+            num_cpus=profile.num_cpus,
+            exports_metrics=exports_metrics,
+        )
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -> None:
+def start_local_ray(
+    *, object_store_bytes: int, num_cpus: float | None = None, exports_metrics: bool = False
+) -> None:
     """Start Ray for this process alone, every port on loopback.
 
     num_cpus: what actors may ask for, whatever the machine has; its own number if not given.
@@ -173,12 +182,28 @@ def start_local_ray(*, object_store_bytes: int, num_cpus: float | None = None) -
     clusters (ray._private.services); its servers then listen on every interface.
     """
     ray_constants.ENABLE_RAY_CLUSTER = False
-    _connect(
-        address="local",
-        num_cpus=None if num_cpus is None else math.ceil(num_cpus),
-        include_dashboard=False,
-        object_store_memory=object_store_bytes,
-    )
+    with nullcontext() if exports_metrics else _minimal_agent():
+        _connect(
+            address="local",
+            num_cpus=None if num_cpus is None else math.ceil(num_cpus),
+            include_dashboard=False,
+            object_store_memory=object_store_bytes,
+        )
+
+
+@contextmanager
+def _minimal_agent() -> Iterator[None]:
+    """Ray as it is where the extra packages of ray[default] are not installed.
+
+    Its agent exports metrics and takes jobs; a node that cannot load it within 15 s, on a busy
+    machine, does not start at all.
+    """
+    find_error = ray_utils.get_dashboard_dependency_error
+    ray_utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
+    try:
+        yield
+    finally:
+        ray_utils.get_dashboard_dependency_error = find_error
 
 
 def _require_listener(address: str) -> None:

@@ -46,6 +46,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         write_folder(folder / "model"),
         options=PlanOptions(fps=12.0),
         profile=Profile(decoders=DecoderPool(kv_tokens=8_192)),
+        exports_metrics=True,
     ) as fleet:
         listener = trace.listener("clip")
         record = asyncio.run(
