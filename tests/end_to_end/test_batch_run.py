@@ -186,7 +186,7 @@ def undisturbed(
 ) -> list[dict[str, Any]]:
     """The rows of a run that nobody disturbs, by `vidray batch run --job`."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    file = job_file(folder, clips, model, str(folder / "out"), over_ray=True)
+    file = job_file(folder, clips, model, str(folder / "out"))
     done = vidray("batch", "run", "--job", file)
     assert done.returncode == 3, done.stderr
     assert done.stdout.strip().endswith("7 videos, 1 failed: 1 not_a_video")

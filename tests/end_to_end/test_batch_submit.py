@@ -1,0 +1,137 @@
+"""A job on a cluster through the Jobs API: submitted twice, stopped, submitted again, finished."""
+
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline.store.fsck import fsck
+from pipeline.store.open import open_store
+from pipeline.store.plan import load_plan
+from tests.media_factory import Clip, make
+from tests.tiny_folder import write_folder
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+
+BIN = Path(sys.executable).parent
+DEADLINE_S = 300
+JOBS_API = re.compile(r"RAY_API_SERVER_ADDRESS='([^']+)'")
+ENVIRONMENT = os.environ | {
+    "PATH": f"{BIN}:{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A head node whose every port is on loopback; yields where its Jobs API answers."""
+    port, jobs_port = free_port(), free_port()
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        head = subprocess.Popen(
+            [
+                str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+                f"--port={port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={jobs_port}", f"--temp-dir={folder}",
+                f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2",
+                f"--object-store-memory={200 << 20}", "--disable-usage-stats",
+            ],
+            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            assert head.stdout is not None
+            said = ""
+            while (found := JOBS_API.search(said)) is None:
+                line = head.stdout.readline()
+                assert line, said  # it ended
+                said += line
+            yield found[1]
+        finally:
+            head.terminate()
+            head.communicate(timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def vidray(*arguments: object, token: str | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(BIN / "vidray"), "batch", *map(str, arguments)],
+        env=ENVIRONMENT | ({"RAY_AUTH_TOKEN": token} if token else {}),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def cluster_says(out: Path, cluster: str) -> str:
+    """The cluster's word for the job, once it has ended."""
+    followed = vidray("logs", out, "--follow", "--address", cluster)
+    assert followed.returncode == 0, followed.stderr
+    seen = vidray("status", out, "--address", cluster).stdout
+    return seen.splitlines()[0].split()[1]
+
+
+def test_a_job_is_submitted_once_stopped_gone_on_with_and_seen_from_outside(
+    cluster: str, tmp_path: Path
+) -> None:
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    for number in range(4):
+        make(clips, Clip(num_frames=24 + number), f"clip {number}")
+    (clips / "bad.mp4").write_text("this is no video")
+    model = write_folder(tmp_path / "tiny")
+    submit = (
+        "submit", clips, out, "--model", model, "--videos-per-part", 2, "--max-new-tokens", 4,
+        "--ask", "Who's \"there\"?", "--address", cluster,
+    )  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: vidray(*submit), range(2)))
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    plan = load_plan(open_store(str(out)))
+    assert plan is not None
+    assert all(one.stdout.startswith(f"{plan.job_id}: ") for one in done)
+
+    assert vidray("cancel", out, "--address", cluster).returncode == 0
+    assert cluster_says(out, cluster) == "stopped"
+    assert vidray(*submit).stdout == f"{plan.job_id}: pending\n"
+    assert cluster_says(out, cluster) == "succeeded"
+
+    report = fsck(open_store(str(out)), now_s=0.0)
+    assert report.is_sound
+    assert (report.is_finished, report.num_rows) == (True, 5)
+    seen = vidray("status", out, "--address", cluster)
+    assert seen.returncode == 3
+    assert "5 of 5, 1 failed: 1 not_a_video" in seen.stdout
+    assert "5 videos, 1 failed" in vidray("logs", out, "--address", cluster).stdout
+    assert vidray(*submit).stdout == f"{plan.job_id}: succeeded\n"
+    assert "was not running" in vidray("cancel", out, "--address", cluster).stdout
+
+
+def test_without_the_clusters_token_nothing_is_submitted(cluster: str, tmp_path: Path) -> None:
+    refused = vidray("submit", tmp_path, tmp_path / "out", "--address", cluster, token="0" * 64)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("vidray: no Ray Jobs API answers")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_cluster_there_is_one_clear_line(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    refused = vidray("submit", tmp_path, tmp_path / "out", "--address", nowhere)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(
+        f"vidray: no Ray Jobs API answers at {nowhere}"
+    )
