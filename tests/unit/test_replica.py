@@ -245,6 +245,21 @@ def test_a_closed_stream_lets_go_of_everybody_who_waits_for_it() -> None:
     assert [type(each) for each in outcomes] == [Transient] * 3
 
 
+def test_of_a_lost_host_neither_open_nor_waiting_streams_are_left() -> None:
+    room_for_one = EngineLimits(max_tokens=1_024 + 80, question_tokens=1_024)
+
+    async def session(replica: Replica) -> object:
+        await replica.open("lost/0", [prompt_window()])
+        waiting = asyncio.create_task(replica.open("lost/1", [prompt_window()]))
+        await asyncio.sleep(0)
+        await replica.release("lost")
+        await replica.open("other/0", [prompt_window()])
+        (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+        return outcome
+
+    assert isinstance(serve(session, limits=room_for_one), Transient)
+
+
 def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
     released, failures = threading.Event(), []
 
