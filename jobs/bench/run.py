@@ -16,7 +16,7 @@ Topic = Callable[[Path, int], Iterable[Row]]
 
 TOPICS: Mapping[str, Topic] = {
     "frames": lambda folder, rounds: frames.rows(folder, rounds=rounds),
-    "memory": lambda folder, _: memory.rows(folder),
+    "memory": lambda folder, _: memory.rows(folder, _checkpoint(folder)),
     "model": lambda folder, rounds: model.rows(_checkpoint(folder), rounds=rounds),
     "generate": lambda folder, rounds: generate.rows(_checkpoint(folder), rounds=rounds),
     "questions": lambda folder, rounds: questions.rows(_checkpoint(folder), rounds=rounds),

@@ -21,8 +21,10 @@ from pipeline.types import MERGE, Grid
 
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
-# After these layers a token knows its place, a question the grid, a token its shape's edges.
-PLACE_LAYER, GRID_LAYER, EDGE_LAYER = 1, 2, 2
+BOXES = 5.0  # their errors are small
+# After these layers a token knows its place, a question the grid, a token its shape's edges, and
+# whoever writes a box the whole of it.
+PLACE_LAYER, GRID_LAYER, EDGE_LAYER, BOX_LAYER = 1, 2, 2, 4
 # Heads of these layers look at what the question, and what the answer, is about.
 LOOKING_LAYERS = {"asked": 2, "answered": 4}
 LOOKS = 0.3  # weight of looking beside the answers'
@@ -44,7 +46,8 @@ class Teacher(nn.Module):
         self.place = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.grid = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.edges = nn.Linear(config.hidden_size, 2 * 4)
-        for seed, head in enumerate((self.place, self.grid, self.edges)):
+        self.box = nn.Linear(config.hidden_size, 4)
+        for seed, head in enumerate((self.place, self.grid, self.edges, self.box)):
             initialise(head, seed=seed)
         self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
         values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
@@ -71,8 +74,9 @@ class Teacher(nn.Module):
         places = self._places(states, packing, batch.grid, text_start)
         video_end = states[EDGE_LAYER][:, text_start - batch.grid.num_tokens : text_start]
         edges = self._edges(video_end, batch)
-        figures |= {"places": places.item(), "edges": edges.item()}
-        loss = loss + PLACES * (places + edges)
+        boxes = self._boxes(passed, batch.asked)
+        figures |= {"places": places.item(), "edges": edges.item(), "box": boxes.item()}
+        loss = loss + PLACES * (places + edges) + BOXES * boxes
         for name, layer in LOOKING_LAYERS.items():
             missed = self._looks(passed, layer, name, batch)
             figures[f"look_{name}"] = missed.item()
@@ -173,6 +177,26 @@ class Teacher(nn.Module):
             + F.cross_entropy(height_scores, torch.full((len(asked),), rows))
             + F.cross_entropy(width_scores, torch.full((len(asked),), columns))
         )
+
+    def _boxes(self, passed: Passed, asked: Sequence[Sequence[Segment]]) -> Tensor:
+        """Mean error of the box that is being written, as fractions of the picture's sides."""
+        rows, places, wanted = [], [], []
+        for row, clip in enumerate(asked):
+            start = 0
+            for segment in clip:
+                if segment.kind == "find":
+                    numbers = self._number_index[torch.tensor(segment.ids[segment.answer_start :])]
+                    said = range(start + segment.answer_start - 1, start + len(segment.ids) - 1)
+                    rows += [row] * len(said)
+                    places += said
+                    wanted += [numbers[numbers >= 0] * GRAIN / STEPS] * len(said)
+                start += len(segment.ids)
+        if not rows:
+            return torch.zeros(())
+        states = passed.states[BOX_LAYER][
+            torch.tensor(rows), passed.text_start + torch.tensor(places)
+        ]
+        return F.smooth_l1_loss(self.box(_normal(states)), torch.stack(wanted), beta=0.02)
 
     def _edges(self, video: Tensor, batch: ClipBatch) -> Tensor:
         """Mean error of edges counted from the picture's corner, in tokens: place plus offset."""
