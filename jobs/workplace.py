@@ -83,9 +83,12 @@ class Workplace:
 
     def _profile(self, recipe: Recipe) -> Profile:
         profile = Profile.load(self.profile) if self.profile else _machine()
-        decoders = profile.decoders.model_copy(
-            update={"question_tokens": recipe.question_tokens, "int8": recipe.int8}
+        own = profile.decoders
+        question_tokens = max(recipe.question_tokens, own.question_tokens)
+        decoders = own.model_copy(
+            update={"question_tokens": question_tokens, "int8": recipe.int8 or own.int8}
         )
+        _ = decoders.limits  # ConfigError now, not in an actor
         return profile.model_copy(update={"decoders": decoders})
 
 
