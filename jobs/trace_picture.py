@@ -126,7 +126,8 @@ def _step_ms(duration_ms: float) -> float:
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= 32 else f"{label[:31]}\N{HORIZONTAL ELLIPSIS}"
+    """Its start, which names the actor, and its end, which names the question."""
+    return label if len(label) <= 30 else f"{label[:14]}\N{HORIZONTAL ELLIPSIS}{label[-15:]}"
 
 
 def _bar(event: dict[str, Any]) -> Bar:
