@@ -15,9 +15,9 @@ app = typer.Typer(no_args_is_help=True, help="The bundled vidray-demo: train it,
 def train(
     folder: Annotated[Path, typer.Argument(help="Checkpoints and logs; resumed if there are any.")],
     weights: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
-    decoder_steps: int = 4500,
-    vision_steps: int = 8000,
-    together_steps: int = 4500,
+    decoder_steps: int = 3600,
+    vision_steps: int = 6400,
+    together_steps: int = 3600,
     seed: int = 0,
     threads: int = 2,
 ) -> None:

@@ -24,6 +24,7 @@ from pipeline.model.tokenizer import Tokenizer
 FACTS = 0.5  # weight of the tower's own loss beside the answers'
 GROWING = ((0, 4), (1000, 6), (2500, 10))  # clips get longer as batches go by
 EVERY_LENGTH = ((0, 10),)
+GENTLY = 0.5  # both halves know their part already
 
 Figures = dict[str, float]
 
@@ -75,6 +76,6 @@ def train_together(
     on_save: Callable[[Run], None],
 ) -> None:
     """Train until num_steps, resuming from the folder."""
-    run = new_run(learner, folder, num_steps=num_steps)
+    run = new_run(learner, folder, num_steps=num_steps, peak=GENTLY)
     make = partial(make_clips, seed, tokenizer_json=tokenizer.json, longest=EVERY_LENGTH)
     run.train(made_ahead(make, run.step), learner.loss_of, on_save)

@@ -43,9 +43,9 @@ class TrainingError(VidrayError):
 class Budget:
     """Steps of each stage."""
 
-    decoder_steps: int = 4500
-    vision_steps: int = 8000
-    together_steps: int = 4500
+    decoder_steps: int = 3600
+    vision_steps: int = 6400
+    together_steps: int = 3600
     seed: int = 0
 
 

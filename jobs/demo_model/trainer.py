@@ -192,9 +192,9 @@ class Run:
         return True
 
 
-def new_run(learner: nn.Module, folder: Path, *, num_steps: int) -> Run:
-    """A run of this learner, resumed if the folder has one."""
-    schedule = Schedule(num_steps=num_steps)
+def new_run(learner: nn.Module, folder: Path, *, num_steps: int, peak: float = 1.0) -> Run:
+    """A run of this learner, resumed if the folder has one. peak: of the learning rate's scale."""
+    schedule = Schedule(num_steps=num_steps, peak=peak)
     run = Run(folder, learner, Optimiser(learner), schedule, Averaged(learner))
     run.resume()
     return run
