@@ -122,8 +122,9 @@ class Replica:
 
     async def release(self, owner: str) -> None:
         """Close every stream whose id starts with "owner/": their host is gone."""
-        stream_ids = {*self._rank.stream_ids, *self._waiters.stream_ids}
-        for stream_id in stream_ids:
+        # Those that wait go first, or closing the others would give them room.
+        stream_ids = [*self._waiters.stream_ids, *self._rank.stream_ids]
+        for stream_id in dict.fromkeys(stream_ids):
             if stream_id.startswith(f"{owner}/"):
                 await self.close(stream_id)
 
