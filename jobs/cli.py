@@ -169,7 +169,11 @@ def report(
 @app.command()
 def bench(
     topics: Annotated[
-        list[str], typer.Argument(help="frames, memory, model, generate, questions; else all.")
+        list[str],
+        typer.Argument(
+            help="frames, memory, model, generate, questions, overlap, fleet, batch, listing; "
+            "all if not given."
+        ),
     ] = [],  # noqa: B006
     threads: Annotated[int, typer.Option(min=1, help="Of every candidate.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="The median of so many is shown.")] = 5,

@@ -55,7 +55,7 @@ def run_demo(
     if model is not None and not model.is_dir():
         raise VidrayError(f"there is no model in {model}")
     is_trained = model is not None or DEMO_MODEL.is_dir()
-    checkpoint = model or (DEMO_MODEL if is_trained else _newborn(folder / "untrained-model"))
+    checkpoint = model or (DEMO_MODEL if is_trained else newborn(folder / "untrained-model"))
     progress = Console(stderr=True, highlight=False)
     if model is None:
         console.print(DEMO_NOTICE if is_trained else UNTRAINED_NOTICE, soft_wrap=True)
@@ -75,7 +75,7 @@ def run_demo(
     return Exit.OK if all(r.status == "ok" for r in records) else Exit.SOME_FAILED
 
 
-def _newborn(folder: Path) -> Path:
+def newborn(folder: Path) -> Path:
     """Write vidray-demo as it is before training: the same architecture, random weights."""
     tokenizer = load_tokenizer()
     export(untrained(tokenizer, seed=SEED), tokenizer, folder, card="Untrained: random weights.")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.s3_server import S3Server
+from jobs.bench.s3_server import S3Server
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 
 torch.set_num_threads(1)

@@ -3,7 +3,10 @@
 import subprocess
 from pathlib import Path
 
+from jobs.demo_model.archive import TRUTH_FILE, make_archive
 from pipeline.errors import ConfigError
+
+SEED = 1
 
 
 def make_clip(
@@ -29,6 +32,14 @@ def make_clip(
     subprocess.run(command, check=True)
     partial.rename(path)
     return path
+
+
+def make_demo_clips(folder: Path, num_clips: int) -> list[Path]:
+    """An archive of vidray demo's clips, of several codecs. Kept for the next run."""
+    archive = folder / f"archive-{num_clips}"
+    if not (archive / TRUTH_FILE).exists():
+        make_archive(archive, num_clips, SEED)
+    return sorted(archive.glob("clip-*"))
 
 
 def _ffmpeg() -> str:

@@ -1,6 +1,6 @@
 """What users would pick instead, written as their documentation says. Needs the dev extra."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,13 @@ def decord_frames(path: Path, times_s: Sequence[float], size: tuple[int, int]) -
     return _resize(reader.get_batch(indices.clip(0)).asnumpy(), size)
 
 
-def pyav_frames(path: Path, times_s: Sequence[float], size: tuple[int, int]) -> Tensor:
-    """Frames by a plain PyAV loop over the whole clip, resized likewise: (T, C, H, W) uint8."""
+def pyav_frames(
+    path: Path, times_s: Sequence[float], size: tuple[int, int] | None = None
+) -> Tensor:
+    """Frames by a plain PyAV loop over the whole clip: (T, C, H, W) uint8.
+
+    size: (H, W) to resize to likewise; None leaves that to a processor.
+    """
     import av
 
     wanted = iter(times_s)
@@ -36,8 +41,10 @@ def pyav_frames(path: Path, times_s: Sequence[float], size: tuple[int, int]) -> 
     return torch.cat(pictures)
 
 
-def _resize(frames: np.ndarray, size: tuple[int, int]) -> Tensor:
+def _resize(frames: np.ndarray, size: tuple[int, int] | None) -> Tensor:
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if size is None:
+        return pixels
     return torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
 
 
@@ -48,6 +55,24 @@ def transformers_model(folder: Path) -> torch.nn.Module:
 
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model.eval()
+
+
+def transformers_processor(folder: Path, *, num_pixels: int) -> Callable[..., Mapping[str, Tensor]]:
+    """Its own processor of Qwen2-VL, which brings every frame near num_pixels."""
+    define_torchvision_operators()
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    size = {"shortest_edge": num_pixels, "longest_edge": num_pixels}
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size),
+        tokenizer=PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
+        video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=False),
+    )
 
 
 def define_torchvision_operators() -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from jobs.bench import frames, generate, memory, model, questions
+from jobs.bench import (
+    batch,
+    fleet,
+    frames,
+    generate,
+    listing,
+    memory,
+    model,
+    overlap,
+    questions,
+)
 from jobs.bench.checkpoint import random_checkpoint
 from jobs.bench.measure import Row, print_table
 from pipeline.errors import ConfigError
@@ -20,6 +30,10 @@ TOPICS: Mapping[str, Topic] = {
     "model": lambda folder, rounds: model.rows(_checkpoint(folder), rounds=rounds),
     "generate": lambda folder, rounds: generate.rows(_checkpoint(folder), rounds=rounds),
     "questions": lambda folder, rounds: questions.rows(_checkpoint(folder), rounds=rounds),
+    "overlap": lambda folder, rounds: overlap.rows(folder, _checkpoint(folder), rounds=rounds),
+    "fleet": lambda folder, rounds: fleet.rows(folder, rounds=rounds),
+    "batch": lambda folder, rounds: batch.rows(folder, rounds=rounds),
+    "listing": lambda folder, _: listing.rows(folder),
 }
 
 

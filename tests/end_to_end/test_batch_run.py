@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.store.fsck import fsck
 from pipeline.store.objects import ObjectStore
 from pipeline.store.open import open_store
@@ -23,7 +24,6 @@ from tests.batch_driver import planned_ids
 from tests.fault_proxy import FaultProxy
 from tests.hostile import CASES
 from tests.media_factory import Clip, make
-from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from tests.tiny_folder import write_folder
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.errors import BadInput, FailureCode, StoreDenied, StoreError, Transient
 from pipeline.store.archive import Archive
 from pipeline.store.commit import PART_PREFIX, load_success, missing_parts, part_index
@@ -34,7 +35,6 @@ from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import SourceFilter, find_items
 from tests.batch_driver import make_items, planned_ids, run_job
 from tests.fault_proxy import FaultProxy
-from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 NUM_ITEMS = 10  # in parts of 3
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,185 @@
+"""What Ray costs and what it brings: the fleet against this process, and against Ray Data.
+
+Start-up is left out on all sides: the actors are up, and the models loaded, when a clock starts.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import ray
+
+from actors.fleet import Fleet, start_fleet, start_local_ray
+from actors.profile import Profile
+from jobs.bench.checkpoint import demo_checkpoint
+from jobs.bench.clips import make_clip, make_demo_clips
+from jobs.bench.measure import Row, medians
+from jobs.bench.ray_data import STORE_BYTES, Twin
+from pipeline.analyse import analyse
+from pipeline.config import Sampling
+from pipeline.flow import Event, Words
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.tasks.records import Record
+from pipeline.tasks.tasks import Tasks
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+
+NUM_CLIPS = 100
+LONG_S = (600, 601)  # two clips, so that the pools have something to do beside the first
+TASKS = Tasks(sampling=Sampling(max_new_tokens=16))
+PROFILE = Profile()
+SHORT = PlanOptions()
+LONG = PlanOptions(long="windows")
+
+
+def rows(
+    folder: Path, *, rounds: int, num_clips: int = NUM_CLIPS, long_s: Sequence[int] = LONG_S
+) -> Iterator[Row]:
+    """Yield the table's rows: many short clips, then a few long ones."""
+    checkpoint = demo_checkpoint(folder / "demo-checkpoint")
+    with _ray():
+        yield from _short(checkpoint, make_demo_clips(folder, num_clips), rounds)
+        yield from _long(checkpoint, [make_clip(folder, duration_s=s) for s in long_s], rounds)
+
+
+def _short(checkpoint: Path, clips: list[Path], rounds: int) -> Iterator[Row]:
+    twin = _twin(checkpoint, SHORT, batch_size=PROFILE.videos_in_flight)
+    with (
+        _fleet(checkpoint, SHORT) as fleet,
+        closing(LocalFlow(LocalModel.load(checkpoint), options=SHORT)) as flow,
+    ):
+        seconds = medians(
+            {
+                "fleet": lambda: fleet.all_of(clips),
+                "in process": lambda: _in_process(flow, clips),
+                "Ray Data": lambda: twin.seconds(clips),
+            },
+            rounds=rounds,
+        )
+    ours = seconds["fleet"]
+    yield Row(
+        what=f"{len(clips)} demo clips: what Ray costs",
+        vidray=_rate(clips, ours),
+        peer=f"in process {_rate(clips, seconds['in process'])}",
+        ratio=ours / seconds["in process"],
+        target=1.15,
+        at_most=True,
+    )
+    yield Row(
+        what=f"{len(clips)} demo clips: throughput",
+        vidray=_rate(clips, ours),
+        peer=f"Ray Data {_rate(clips, seconds['Ray Data'])}",
+        ratio=seconds["Ray Data"] / ours,
+        target=1.3,
+    )
+
+
+def _long(checkpoint: Path, clips: list[Path], rounds: int) -> Iterator[Row]:
+    twin = _twin(checkpoint, LONG, batch_size=1)
+    with _fleet(checkpoint, LONG) as fleet:
+        seconds = medians(
+            {
+                "fleet": lambda: fleet.first_of(clips),
+                "Ray Data": lambda: twin.seconds(clips, num_rows=1),
+            },
+            rounds=rounds,
+        )
+    yield Row(
+        what=f"{len(clips)} long clips: first result",
+        vidray=f"{seconds['fleet']:.1f} s",
+        peer=f"Ray Data {seconds['Ray Data']:.1f} s",
+        ratio=seconds["Ray Data"] / seconds["fleet"],
+        target=5.0,
+    )
+
+
+class _Analysing:
+    """A fleet that is up, and the one loop that its videos are awaited in."""
+
+    def __init__(self, fleet: Fleet, runner: asyncio.Runner) -> None:
+        self._fleet = fleet
+        self._runner = runner
+
+    def all_of(self, clips: Sequence[Path]) -> float:
+        """Seconds until the last record."""
+        return self._runner.run(self._all_of(clips))
+
+    def first_of(self, clips: Sequence[Path]) -> float:
+        """Seconds until the first word of any; the rest is given up."""
+        return self._runner.run(self._first_of(clips))
+
+    async def _all_of(self, clips: Sequence[Path]) -> float:
+        started_s = time.monotonic()
+        videos = [self._fleet.analyse(Source.of(c), TASKS, video_id=c.name) for c in clips]
+        for record in await asyncio.gather(*videos):
+            _require_good(record)
+        return time.monotonic() - started_s
+
+    async def _first_of(self, clips: Sequence[Path]) -> float:
+        started_s, first = time.monotonic(), asyncio.Event()
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Words):
+                first.set()
+
+        videos = [
+            asyncio.create_task(
+                self._fleet.analyse(Source.of(clip), TASKS, video_id=clip.name, listener=hear)
+            )
+            for clip in clips
+        ]
+        heard = asyncio.create_task(first.wait())
+        await asyncio.wait((heard, *videos), return_when=asyncio.FIRST_COMPLETED)
+        seconds = time.monotonic() - started_s
+        for task in (heard, *videos):
+            task.cancel()
+        await asyncio.gather(heard, *videos, return_exceptions=True)
+        if not first.is_set():
+            raise RuntimeError("a clip failed before its first word")
+        return seconds
+
+
+@contextmanager
+def _fleet(checkpoint: Path, options: PlanOptions) -> Iterator[_Analysing]:
+    with (
+        start_fleet(checkpoint, options=options, profile=PROFILE) as fleet,
+        asyncio.Runner() as runner,
+    ):
+        yield _Analysing(fleet, runner)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """One Ray with room for the fleet and for the twin; whichever is not measured is idle."""
+    start_local_ray(object_store_bytes=STORE_BYTES, num_cpus=2 * PROFILE.num_cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _in_process(flow: LocalFlow, clips: Sequence[Path]) -> float:
+    async def analyse_all() -> float:
+        started_s = time.monotonic()
+        for clip in clips:
+            _require_good(await analyse(Source.of(clip), TASKS, flow, video_id=clip.name))
+        return time.monotonic() - started_s
+
+    return asyncio.run(analyse_all())
+
+
+def _twin(checkpoint: Path, options: PlanOptions, *, batch_size: int) -> Twin:
+    return Twin(
+        checkpoint=checkpoint, tasks=TASKS, options=options, profile=PROFILE, batch_size=batch_size
+    )
+
+
+def _require_good(record: Record) -> None:
+    if record.code is not None:
+        raise RuntimeError(f"{record.uri}: {record.code}: {record.detail}")
+
+
+def _rate(clips: Sequence[Path], seconds: float) -> str:
+    return f"{len(clips) / seconds:.2f} clips/s"

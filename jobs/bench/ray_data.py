@@ -1,0 +1,230 @@
+"""The same stages as a Ray Data pipeline, as its documentation would write it: the twin to beat.
+
+A row is a window of a video. Three actor pools as large as a profile's, with its threads, running
+the same code on the same frames; answers of a batch are written together, as the fleet does it.
+What it leaves out, and the fleet does: putting windows together, records, retries, credits.
+
+python -m jobs.bench.ray_data MODEL OUT MAX_NEW_TOKENS CLIP... writes the rows as Parquet.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+
+from actors.fleet import start_local_ray
+from actors.profile import Profile
+from pipeline.config import MIB, Sampling
+from pipeline.model.encoder import VisionEncoder
+from pipeline.model.engine import Engine
+from pipeline.model.hub_generation import load_generation
+from pipeline.model.hub_preprocessor import load_preprocessing
+from pipeline.model.step import step
+from pipeline.model.stream import Stream
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.turn import Turn
+from pipeline.model.weights import load_model
+from pipeline.prompts import Prompts
+from pipeline.tasks.prompt import ChatLayout
+from pipeline.tasks.requests import View, make_views
+from pipeline.tasks.tasks import Tasks
+from pipeline.types import TEMPORAL, FrameChunk, TokenChunk
+from pipeline.video.options import PlanOptions
+from pipeline.video.reader import open_media
+from pipeline.video.source import Source
+
+STORE_BYTES = 1024 * MIB  # its blocks are 128 MiB, four times what a video of the fleet may hold
+ACTORS_TIMEOUT_S = 300
+
+Batch = dict[str, Any]  # columns by name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """A pipeline to be. batch_size: rows that are encoded, and answered, together."""
+
+    checkpoint: Path
+    tasks: Tasks
+    options: PlanOptions
+    profile: Profile
+    batch_size: int
+
+    def dataset(self, clips: Sequence[Path]) -> "ray.data.Dataset":
+        """Rows of path, window_index, answers, started_s: when the video began to be read."""
+        _set_up()
+        profile, folder = self.profile, self.checkpoint
+        pixels = load_preprocessing(folder)
+        options = self.options.within(min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels)
+        paths = [{"path": str(clip)} for clip in clips]
+        num_readers = profile.readers.num_actors * profile.readers.videos_per_actor
+        return (
+            ray.data.from_items(paths, override_num_blocks=len(paths))
+            .map_batches(
+                Read,
+                fn_constructor_args=(options, self.tasks),
+                batch_size=1,
+                compute=ActorPoolStrategy(size=num_readers),
+                num_cpus=profile.readers.num_cpus / num_readers,
+            )
+            .map_batches(
+                Encode,
+                fn_constructor_args=(folder, profile.encoders.num_threads),
+                batch_size=self.batch_size,
+                compute=ActorPoolStrategy(size=profile.encoders.num_actors),
+                num_cpus=profile.encoders.num_cpus,
+            )
+            .map_batches(
+                Decode,
+                fn_constructor_args=(folder, profile),
+                batch_size=self.batch_size,
+                compute=ActorPoolStrategy(size=profile.decoders.num_replicas),
+                num_cpus=profile.decoders.num_cpus,
+            )
+        )
+
+    def seconds(self, clips: Sequence[Path], *, num_rows: int | None = None) -> float:
+        """From the start of the first read, with all actors up, to num_rows rows, or the last."""
+        rows = islice(self.dataset(clips).iter_rows(), num_rows)
+        started_s = min(row["started_s"] for row in rows)
+        return time.monotonic() - started_s
+
+
+class Read:
+    """A video in, a row per window out as soon as it is decoded."""
+
+    def __init__(self, options: PlanOptions, tasks: Tasks) -> None:
+        self._options, self._tasks = options, tasks
+
+    def __call__(self, batch: Batch) -> Iterator[Batch]:
+        started_s = time.monotonic()
+        (path,) = batch["path"]
+        with open_media(Source.of(path)) as media:
+            plan = self._options.plan(media.info, source_id=path)
+            for view in make_views(plan, self._tasks, still_at=lambda _: plan):
+                frames = torch.cat([chunk.frames for chunk in media.read(plan, view.window)])
+                yield {
+                    "path": [path],
+                    "view": [view],
+                    "frames": [frames.numpy()],
+                    "started_s": [started_s],
+                }
+
+
+class Encode:
+    """Rows with frames in, rows with tokens out; chunks of equal size share a pass."""
+
+    def __init__(self, checkpoint: Path, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        self._encoder = VisionEncoder(load_model(checkpoint, halves=("vision",)).vision)
+
+    def __call__(self, batch: Batch) -> Batch:
+        views = list(batch["view"])
+        cut = map(_frame_chunks, views, batch.pop("frames"))
+        tokens: list[list[torch.Tensor]] = [[] for _ in views]
+        for chunks in zip_longest(*cut):
+            places = [place for place, chunk in enumerate(chunks) if chunk is not None]
+            encoded = self._encoder.encode([chunks[place] for place in places])
+            for place, chunk in zip(places, encoded, strict=True):
+                tokens[place].append(chunk.tokens)
+        return batch | {"tokens": [torch.cat(chunks).numpy() for chunks in tokens]}
+
+
+class Decode:
+    """Rows with tokens in, rows with answers out."""
+
+    def __init__(self, checkpoint: Path, profile: Profile) -> None:
+        torch.set_num_threads(profile.decoders.num_threads)
+        tokenizer, limits = Tokenizer.load(checkpoint), profile.decoders.limits
+        self._language = load_model(checkpoint, halves=("language",)).language
+        self._prompts = Prompts(ChatLayout(tokenizer), limits)
+        ends = load_generation(checkpoint).eos_ids
+        self._engine = Engine(self._language, tokenizer, eos_ids=ends, limits=limits)
+
+    def __call__(self, batch: Batch) -> Batch:
+        views = list(batch["view"])
+        streams = [self._prefilled(*row) for row in zip(views, batch["tokens"], strict=True)]
+        turns = [
+            [stream.begin(question) for question in self._prompts.questions(view, view.requests)]
+            for view, stream in zip(views, streams, strict=True)
+        ]
+        self._write([turn for of_row in turns for turn in of_row])
+        for stream in streams:
+            stream.close()
+        return {
+            "path": batch["path"],
+            "window_index": [view.window.index for view in views],
+            "answers": [[turn.result.text for turn in of_row] for of_row in turns],
+            "started_s": batch["started_s"],
+        }
+
+    def _prefilled(self, view: View, tokens: Any) -> Stream:
+        stream = self._engine.open(self._prompts.media(view))
+        for chunk in _token_chunks(view, tokens):
+            stream.prefill(chunk)
+        return stream
+
+    def _write(self, turns: list[Turn]) -> None:
+        """All turns of all streams, a token each per step, until the last one is done."""
+        while running := [turn for turn in turns if turn.result is None]:
+            chosen = step(self._language, [turn.addition() for turn in running])
+            for turn, token in zip(running, chosen, strict=True):
+                turn.accept(token)
+
+
+def _frame_chunks(view: View, frames: Any) -> list[FrameChunk]:
+    return [
+        FrameChunk(
+            plan_hash=view.plan.hash,
+            window_index=view.window.index,
+            index=span.index,
+            frames=torch.from_numpy(frames[span.start * TEMPORAL : span.stop * TEMPORAL].copy()),
+            is_damaged=(False,) * (span.num_steps * TEMPORAL),
+        )
+        for span in view.window.chunks
+    ]
+
+
+def _token_chunks(view: View, tokens: Any) -> list[TokenChunk]:
+    per_step = view.window.grid.tokens_per_step
+    return [
+        TokenChunk(
+            plan_hash=view.plan.hash,
+            window_index=view.window.index,
+            index=span.index,
+            tokens=torch.from_numpy(tokens[span.start * per_step : span.stop * per_step].copy()),
+        )
+        for span in view.window.chunks
+    ]
+
+
+def _set_up() -> None:
+    """Nothing is read before every actor has its model, so that start-up can be told apart."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.wait_for_min_actors_s = ACTORS_TIMEOUT_S
+
+
+def main(model: str, out: str, max_new_tokens: str, *clips: str) -> None:
+    """Answer all clips from start to Parquet, on a Ray of its own."""
+    profile = Profile()
+    start_local_ray(object_store_bytes=STORE_BYTES, num_cpus=profile.num_cpus)
+    twin = Twin(
+        checkpoint=Path(model),
+        tasks=Tasks(sampling=Sampling(max_new_tokens=int(max_new_tokens))),
+        options=PlanOptions(),
+        profile=profile,
+        batch_size=profile.videos_in_flight,
+    )
+    twin.dataset([Path(clip) for clip in clips]).write_parquet(out)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
