@@ -1,14 +1,16 @@
 """What Ray costs and what it brings: the fleet against this process, and against Ray Data.
 
-Start-up is left out on all sides: the actors are up, and the models loaded, when a clock starts.
+Start-up is left out on all sides: the actors are up, and the models loaded, when a clock starts,
+and no process that Ray starts or ends in the background is still at it.
 """
 
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import ray
 
 from actors.fleet import Fleet, start_fleet, start_local_ray
@@ -17,6 +19,7 @@ from jobs.bench.checkpoint import demo_checkpoint
 from jobs.bench.clips import make_clip, make_demo_clips
 from jobs.bench.measure import Row, medians
 from jobs.bench.ray_data import STORE_BYTES, Twin
+from jobs.soak.trial import descendants
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.flow import Event, Words
@@ -32,6 +35,10 @@ TASKS = Tasks(sampling=Sampling(max_new_tokens=16))
 PROFILE = Profile()
 SHORT = PlanOptions()
 LONG = PlanOptions(long="windows")
+
+SETTLE_S = 1.0
+SETTLE_TIMEOUT_S = 60.0
+IDLE_SHARE = 0.1  # of one core
 
 
 def rows(
@@ -104,10 +111,12 @@ class _Analysing:
 
     def all_of(self, clips: Sequence[Path]) -> float:
         """Seconds until the last record."""
+        _settle()
         return self._runner.run(self._all_of(clips))
 
     def first_of(self, clips: Sequence[Path]) -> float:
         """Seconds until the first word of any; the rest is given up."""
+        _settle()
         return self._runner.run(self._first_of(clips))
 
     async def _all_of(self, clips: Sequence[Path]) -> float:
@@ -143,10 +152,15 @@ class _Analysing:
 
 @contextmanager
 def _fleet(checkpoint: Path, options: PlanOptions) -> Iterator[_Analysing]:
+    async def start(fleet: Fleet) -> None:
+        async for _ in fleet.starting():
+            pass
+
     with (
         start_fleet(checkpoint, options=options, profile=PROFILE) as fleet,
         asyncio.Runner() as runner,
     ):
+        runner.run(start(fleet))
         yield _Analysing(fleet, runner)
 
 
@@ -160,7 +174,31 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
+def _settle() -> None:
+    """Wait until this process's children are idle: Ray replaces the workers that ended."""
+    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
+    busy_s = _busy_s()
+    while time.monotonic() < deadline_s:
+        time.sleep(SETTLE_S)
+        before_s, busy_s = busy_s, _busy_s()
+        if abs(busy_s - before_s) < IDLE_SHARE * SETTLE_S:
+            return
+    raise RuntimeError(f"Ray was not idle within {SETTLE_TIMEOUT_S} s: not comparable")
+
+
+def _busy_s() -> float:
+    """Seconds of all cores that the processes below this one have used."""
+    total_s = 0.0
+    for process in descendants():
+        with suppress(psutil.Error):  # it may end meanwhile
+            times = process.cpu_times()
+            total_s += times.user + times.system
+    return total_s
+
+
 def _in_process(flow: LocalFlow, clips: Sequence[Path]) -> float:
+    _settle()
+
     async def analyse_all() -> float:
         started_s = time.monotonic()
         for clip in clips:
