@@ -15,7 +15,8 @@ from jobs.bench.measure import Row, interleaved
 
 NUM_CLIPS = 50
 MAX_NEW_TOKENS = "16"
-VIDRAY = (Path(sys.executable).with_name("vidray"),)
+VIDRAY = Path(sys.executable).with_name("vidray")
+NAMES = {"loop": "vidray analyze in a loop", "Ray Data": "Ray Data"}
 
 
 def rows(folder: Path, *, rounds: int, num_clips: int = NUM_CLIPS) -> Iterator[Row]:
@@ -41,17 +42,14 @@ def rows(folder: Path, *, rounds: int, num_clips: int = NUM_CLIPS) -> Iterator[R
         )
 
 
-NAMES = {"loop": "vidray analyze in a loop", "Ray Data": "Ray Data"}
-
-
 def _job(checkpoint: Path, archive: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)  # a finished job has nothing to do
-    _run(*VIDRAY, "batch", "run", archive, out, *_wanted(checkpoint))
+    _run(VIDRAY, "batch", "run", archive, out, *_wanted(checkpoint))
 
 
 def _loop(checkpoint: Path, clips: Sequence[Path]) -> None:
     for clip in clips:
-        _run(*VIDRAY, "analyze", clip, "--json", "--in-process", *_wanted(checkpoint))
+        _run(VIDRAY, "analyze", clip, "--json", "--in-process", *_wanted(checkpoint))
 
 
 def _ray_data(checkpoint: Path, clips: Sequence[Path], out: Path) -> None:

@@ -37,6 +37,13 @@ PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
     f"<|vision_start|><|video_pad|><|vision_end|>{CAPTION_VIDEO}<|im_end|>\n<|im_start|>assistant\n"
 )
+NAMES = {
+    "fleet": "Ray, one thread a stage",
+    "in process": "in process",
+    "in a row": "stages in a row",
+    "in a row, alone": "stages in a row, one thread",
+    "transformers": "transformers",
+}
 
 Stages = dict[str, float]  # seconds by stage
 
@@ -79,15 +86,6 @@ def rows(
             target=1.0,
         )
     yield _share_of_limit(what, seconds["fleet"], alone)
-
-
-NAMES = {
-    "fleet": "Ray, one thread a stage",
-    "in process": "in process",
-    "in a row": "stages in a row",
-    "in a row, alone": "stages in a row, one thread",
-    "transformers": "transformers",
-}
 
 
 def _share_of_limit(what: str, seconds: float, alone: list[Stages]) -> Row:
