@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import Transient
 
-EXIT_GRACE_S = 5.0
+EXIT_GRACE_S = 30.0  # of a machine that is very busy
 # One thread: OpenBLAS reserves address space for each. PATH: decord insists on adding to it.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": ""}
 PROGRAM = """

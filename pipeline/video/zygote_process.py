@@ -55,8 +55,7 @@ class Zygote:
         """Never returns. Raises EOFError when the parent is gone."""
         while True:
             for key, _ in self._selector.select():
-                if key.fileobj in self._selector.get_map():  # not buried a moment ago
-                    key.data()
+                key.data()
 
     def _watch(self, end: socket.socket, act: Callable[[], None]) -> None:
         self._selector.register(end, selectors.EVENT_READ, act)
@@ -75,8 +74,9 @@ class Zygote:
         self._watch(leash, lambda: self._kill(pid))
 
     def _kill(self, pid: int) -> None:
-        self._selector.unregister(self._leashes[pid])
-        os.kill(pid, signal.SIGKILL)  # it is not reaped yet, so the number is its own
+        if pid in self._leashes:  # else it was buried a moment ago
+            self._selector.unregister(self._leashes[pid])
+            os.kill(pid, signal.SIGKILL)  # it is not reaped yet, so the number is its own
 
     def _bury(self) -> None:
         self._bell.recv(4096)
@@ -85,7 +85,7 @@ class Zygote:
             if not pid:
                 break
             with self._leashes.pop(pid) as leash:
-                if leash in self._selector.get_map():
+                with suppress(KeyError):  # it hung up before
                     self._selector.unregister(leash)
                 with suppress(OSError):
                     leash.send(str(os.waitstatus_to_exitcode(status)).encode())

@@ -28,12 +28,17 @@ GRACE_S = 20.0  # on a busy machine; a child starts in 0.15 s on an idle one
 def _nothing_is_left_behind() -> Iterator[None]:
     """No child, no descriptor and no temporary memory outlives the reading of a file."""
     zygote.stop_zygote()
-    before = set(os.listdir("/proc/self/fd"))
+    processes, files = set(psutil.Process().children()), os.listdir("/proc/self/fd")
     yield
-    assert not psutil.Process().children(recursive=True)[1:]  # at most the zygote
+    assert not [one for child in _new(processes) for one in child.children()]
     zygote.stop_zygote()
-    assert not psutil.Process().children()
-    assert len(os.listdir("/proc/self/fd")) <= len(before)
+    assert not _new(processes)
+    assert len(os.listdir("/proc/self/fd")) <= len(files)
+
+
+def _new(before: set[psutil.Process]) -> set[psutil.Process]:
+    """This process's children that were not there before: a cluster of other tests' may be."""
+    return set(psutil.Process().children()) - before
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -12,6 +14,7 @@ import pytest
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
+from pipeline.video.plan import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 from pipeline.video.zygote import stop_zygote
@@ -22,6 +25,7 @@ DEADLINE_S = 60.0
 HOLD = """
 import sys
 from pathlib import Path
+from pipeline.video.plan import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 with open_media(Source.of(Path(sys.argv[1]))):
@@ -44,7 +48,7 @@ def _another_zygote_for_each() -> Iterator[None]:
 
 def test_two_videos_are_decoded_by_two_children_of_one_zygote(clip: Path) -> None:
     with open_media(Source.of(clip)), open_media(Source.of(clip)):
-        [zygote] = psutil.Process().children()
+        zygote = the_zygote()
         assert len(zygote.children()) == 2
     assert zygote.is_running()
     assert not zygote.children()
@@ -52,20 +56,36 @@ def test_two_videos_are_decoded_by_two_children_of_one_zygote(clip: Path) -> Non
 
 def test_a_lost_zygote_takes_its_children_along_and_is_replaced(clip: Path) -> None:
     with pytest.raises(Transient), open_media(Source.of(clip)) as media:  # noqa: PT012
-        [zygote] = psutil.Process().children()
+        zygote = the_zygote()
         [child] = zygote.children()
         zygote.kill()
         zygote.wait(DEADLINE_S)
         _until_gone(child)
         media._probe()  # noqa: SLF001
     assert outcome(clip) == ("ok", ())
-    [other] = psutil.Process().children()
+    other = the_zygote()
     assert other.pid != zygote.pid
+
+
+def test_a_child_that_dies_while_it_is_given_up_costs_nobody_else(clip: Path) -> None:
+    with open_media(Source.of(clip)) as other, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        zygote = the_zygote()
+        before = set(zygote.children())
+        stack.enter_context(open_media(Source.of(clip)))
+        [child] = set(zygote.children()) - before
+        zygote.suspend()
+        child.kill()
+        given_up = pool.submit(stack.close)
+        zygote.resume()  # it hears of both at once, or one after the other
+        given_up.result(DEADLINE_S)
+        plan = make_plan(other.info, source_id="other")
+        assert sum(len(chunk.frames) for chunk in other.read(plan, plan.windows[0])) > 0
+    assert the_zygote() == zygote
 
 
 def test_a_zygote_that_hangs_is_replaced_and_the_video_may_be_tried_again(clip: Path) -> None:
     assert outcome(clip) == ("ok", ())
-    [zygote] = psutil.Process().children()
+    zygote = the_zygote()
     zygote.suspend()
     with pytest.raises(Transient, match="came to life"):
         outcome(clip, DecodeLimits(stall_s=1.0))
@@ -90,7 +110,7 @@ def test_children_end_with_whoever_asked_for_them(clip: Path, is_stopped: bool) 
 
 def test_a_child_has_no_network(clip: Path) -> None:
     with open_media(Source.of(clip)):
-        [zygote] = psutil.Process().children()
+        zygote = the_zygote()
         [child] = zygote.children()
         own, theirs = (os.readlink(f"/proc/{pid}/ns/net") for pid in ("self", child.pid))
         if own == theirs:
@@ -101,12 +121,22 @@ def test_a_child_has_no_network(clip: Path) -> None:
 
 def test_a_child_holds_only_its_file_its_channel_and_its_frames(clip: Path) -> None:
     with open_media(Source.of(clip)), open_media(Source.of(clip)):
-        [zygote] = psutil.Process().children()
+        zygote = the_zygote()
         for child in zygote.children():
             folder = f"/proc/{child.pid}/fd"
             held = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
             kinds = sorted(name.split(":")[0] for name in held if name != "/dev/null")
             assert kinds == sorted([str(clip), "/memfd", "socket"])
+
+
+def the_zygote() -> psutil.Process:
+    """This process's only child of that name; other tests' servers may be its children too."""
+    [found] = [
+        process
+        for process in psutil.Process().children()
+        if any("zygote_process" in word for word in process.cmdline())
+    ]
+    return found
 
 
 def _until_gone(process: psutil.Process) -> None:
