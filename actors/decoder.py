@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from actors.calls import Handle, end_process
 from actors.commands import Commands, Step
+from actors.gathered import gathered
 from actors.metrics import Metrics, place_of_actor
 from actors.parcel import TokenParcel
 from actors.profile import Profile
@@ -75,9 +76,11 @@ class LanguageDecoderActor:
     async def prefill(self, stream_id: str, parcel: TokenParcel) -> Stint:
         return await self._replica.prefill(stream_id, parcel.unpack())
 
-    async def ask(self, stream_id: str, questions: Sequence[Question]) -> AsyncIterator[Piece]:
-        async for piece in self._replica.ask(stream_id, questions):
-            yield piece
+    async def ask(
+        self, stream_id: str, questions: Sequence[Question]
+    ) -> AsyncIterator[list[Piece]]:
+        async for pieces in gathered(self._replica.ask(stream_id, questions)):
+            yield pieces
 
     async def close(self, stream_id: str) -> None:
         await self._replica.close(stream_id)

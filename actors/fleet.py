@@ -101,21 +101,25 @@ class Fleet:
         analyse = self.host.analyse.options(num_returns="streaming")
         items = analyse.remote(source, tasks, video_id)
         try:
-            while not isinstance(item := await self._next(items), Record):
-                listener(item)
-            return item
+            while True:
+                for item in await self._next(items):
+                    if isinstance(item, Record):
+                        return item
+                    listener(item)
         except StopAsyncIteration:
             raise Transient("the stream host ended without a record") from None
         finally:
             # Whoever gave up wants nothing held. Its calls stay: by them the host frees everything.
             ray.cancel(items, recursive=False)
 
-    async def _next(self, items: "ObjectRefGenerator[Event | Record]") -> Event | Record:
+    async def _next(
+        self, items: "ObjectRefGenerator[list[Event | Record]]"
+    ) -> list[Event | Record]:
         """What the host yields next, for as long as it is alive."""
         stall_s = self._profile.stall_s
         reference = await answer_of(self.host, anext(items), stall_s=stall_s)
-        item: Event | Record = await answer_of(self.host, reference, stall_s=stall_s)
-        return item
+        batch: list[Event | Record] = await answer_of(self.host, reference, stall_s=stall_s)
+        return batch
 
 
 @contextmanager

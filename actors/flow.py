@@ -208,10 +208,11 @@ class RayStream:
     async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
         questions = self._flow.prompts.questions(self._view, requests)
         ask = self._decoder.ask.options(num_returns="streaming")
-        pieces = ask.remote(self._key, questions)
+        batches = ask.remote(self._key, questions)
         remaining = len(questions)
         while remaining:
-            reference = await self._flow.answer_of(self._decoder, anext(pieces))
-            piece: Piece = await self._flow.answer_of(self._decoder, reference)
-            remaining -= piece.result is not None
-            yield piece
+            reference = await self._flow.answer_of(self._decoder, anext(batches))
+            pieces: list[Piece] = await self._flow.answer_of(self._decoder, reference)
+            for piece in pieces:
+                remaining -= piece.result is not None
+                yield piece

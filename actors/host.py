@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import ray
 
 from actors.flow import RayFlow
+from actors.gathered import gathered
 from actors.pool import PoolNames
 from actors.profile import Profile
 from pipeline.analyse import analyse, failure
@@ -37,8 +38,17 @@ class StreamHostActor:
 
     async def analyse(
         self, source: Source, tasks: Tasks, video_id: str
-    ) -> AsyncIterator[Event | Record]:
+    ) -> AsyncIterator[list[Event | Record]]:
         """The video's events as they happen, then its record. A loss starts the video anew."""
+        async for batch in gathered(self._events(source, tasks, video_id)):
+            yield batch
+
+    async def process_id(self) -> int:
+        return os.getpid()
+
+    async def _events(
+        self, source: Source, tasks: Tasks, video_id: str
+    ) -> AsyncGenerator[Event | Record, None]:
         events: asyncio.Queue[Event | Record | BaseException] = asyncio.Queue()
         work = asyncio.create_task(self._run(source, tasks, video_id, events))
         try:
@@ -51,9 +61,6 @@ class StreamHostActor:
                     return
         finally:
             work.cancel()
-
-    async def process_id(self) -> int:
-        return os.getpid()
 
     async def _run(
         self,

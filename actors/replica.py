@@ -7,7 +7,7 @@ Prefill of some videos and words of others run in the same steps (continuous bat
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
@@ -91,7 +91,9 @@ class Replica:
         self._wake.set()
         return await done
 
-    async def ask(self, stream_id: str, questions: Sequence[Question]) -> AsyncIterator[Piece]:
+    async def ask(
+        self, stream_id: str, questions: Sequence[Question]
+    ) -> AsyncGenerator[Piece, None]:
         """Answer all questions at once, yielding text of any of them as it becomes certain."""
         pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
         turns = {f"{stream_id}#{next(self._numbers)}": i for i in range(len(questions))}
