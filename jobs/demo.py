@@ -12,9 +12,6 @@ from rich.console import Console
 from jobs.analyze import DEMO_MODEL, DEMO_NOTICE
 from jobs.demo_model.archive import ClipTruth, make_archive
 from jobs.demo_model.evaluate import UNSEEN_SEED, tasks_of
-from jobs.demo_model.export import export
-from jobs.demo_model.train import untrained
-from jobs.demo_model.vocabulary import load_tokenizer
 from jobs.demo_table import Marked, make_table
 from jobs.display import make_display
 from jobs.exits import Exit
@@ -29,13 +26,6 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 
 SEED = UNSEEN_SEED + 2  # clips that neither training nor the scores have seen
-UNTRAINED_NOTICE = """\
-No trained vidray-demo comes with this version. Everything below really runs, on a model of the same
-architecture with random weights: ITS ANSWERS ARE NOISE and are marked wrong next to the truth.
-For real words pass --model with a Qwen2-VL folder; training vidray-demo takes hours on two cores:
-  vidray demo-model train out/demo-training --weights models/vidray-demo"""
-UNTRAINED_MAX_NEW_TOKENS = 8  # noise never ends by itself
-
 Clip = tuple[Path, ClipTruth]
 
 
@@ -54,16 +44,13 @@ def run_demo(
     started = time.monotonic()
     if model is not None and not model.is_dir():
         raise VidrayError(f"there is no model in {model}")
-    is_trained = model is not None or DEMO_MODEL.is_dir()
-    checkpoint = model or (DEMO_MODEL if is_trained else newborn(folder / "untrained-model"))
+    checkpoint = model or DEMO_MODEL
     progress = Console(stderr=True, highlight=False)
     if model is None:
-        console.print(DEMO_NOTICE if is_trained else UNTRAINED_NOTICE, soft_wrap=True)
+        console.print(DEMO_NOTICE, soft_wrap=True)
     with progress.status("making clips"):
         clips = make_archive(folder / "clips", num_clips, SEED)
     sampling = load_generation(checkpoint).sampling
-    if not is_trained:
-        sampling = replace(sampling, max_new_tokens=UNTRAINED_MAX_NEW_TOKENS)
     recipe = Recipe(checkpoint=checkpoint, options=PlanOptions())
     with workplace.opened(recipe, progress) as analyse:
         records = asyncio.run(_analyse_all(analyse, clips, sampling, progress))
@@ -73,13 +60,6 @@ def run_demo(
     seconds = time.monotonic() - started
     print(_farewell(clips, rows=rows, page=page, seconds=seconds), file=console.file)
     return Exit.OK if all(r.status == "ok" for r in records) else Exit.SOME_FAILED
-
-
-def newborn(folder: Path) -> Path:
-    """Write vidray-demo as it is before training: the same architecture, random weights."""
-    tokenizer = load_tokenizer()
-    export(untrained(tokenizer, seed=SEED), tokenizer, folder, card="Untrained: random weights.")
-    return folder
 
 
 async def _analyse_all(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobs.bench.checkpoint import demo_checkpoint
+from jobs.analyze import DEMO_MODEL
 from jobs.bench.clips import make_demo_clips
 from jobs.bench.measure import Row, interleaved
 
@@ -21,7 +21,7 @@ NAMES = {"loop": "vidray analyze in a loop", "Ray Data": "Ray Data"}
 
 def rows(folder: Path, *, rounds: int, num_clips: int = NUM_CLIPS) -> Iterator[Row]:
     """Yield two rows over the same clips and the same words to write about each."""
-    checkpoint = demo_checkpoint(folder / "demo-checkpoint")
+    checkpoint = DEMO_MODEL
     clips, out = make_demo_clips(folder, num_clips), folder / "batch-out"
     seconds = interleaved(
         {

@@ -1,13 +1,11 @@
-"""Models to measure on: fast or slow does not depend on what the weights say."""
+"""A model to measure on: fast or slow does not depend on what the weights say."""
 
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from jobs.analyze import DEMO_MODEL
 from jobs.bench.peers import define_torchvision_operators
-from jobs.demo import newborn
 from pipeline.model.tokenizer import CONTROL_TOKENS
 
 VOCAB_SIZE = 32_000
@@ -21,11 +19,6 @@ def random_checkpoint(folder: Path) -> Path:
         _write_model(folder)
         _write_tokenizer(folder / "tokenizer.json")
     return folder
-
-
-def demo_checkpoint(folder: Path) -> Path:
-    """vidray-demo, or what it was before its training, written to `folder`: equally fast."""
-    return DEMO_MODEL if DEMO_MODEL.is_dir() else newborn(folder)
 
 
 def _write_model(folder: Path) -> None:

@@ -15,7 +15,7 @@ import ray
 
 from actors.fleet import Fleet, start_fleet, start_local_ray
 from actors.profile import Profile
-from jobs.bench.checkpoint import demo_checkpoint
+from jobs.analyze import DEMO_MODEL
 from jobs.bench.clips import make_clip, make_demo_clips
 from jobs.bench.measure import Row, medians
 from jobs.bench.ray_data import STORE_BYTES, Twin
@@ -45,7 +45,7 @@ def rows(
     folder: Path, *, rounds: int, num_clips: int = NUM_CLIPS, long_s: Sequence[int] = LONG_S
 ) -> Iterator[Row]:
     """Yield the table's rows: many short clips, then a few long ones."""
-    checkpoint = demo_checkpoint(folder / "demo-checkpoint")
+    checkpoint = DEMO_MODEL
     with _ray():
         yield from _short(checkpoint, make_demo_clips(folder, num_clips), rounds)
         yield from _long(checkpoint, [make_clip(folder, duration_s=s) for s in long_s], rounds)

@@ -17,7 +17,7 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
     decoder_steps: int = 3600,
     vision_steps: int = 6400,
-    together_steps: int = 3600,
+    together_steps: int = 3300,
     seed: int = 0,
     threads: int = 2,
 ) -> None:

@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -22,8 +24,9 @@ from pipeline.types import MERGE, Grid
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
 BOXES = 5.0  # their errors are small
+EVENTS = 0.3
 # After these layers a token knows its place, a question the grid, a token its shape's edges, and
-# whoever writes a box the whole of it.
+# whoever writes a box the whole of it, and whoever speaks of a shape its events.
 PLACE_LAYER, GRID_LAYER, EDGE_LAYER, BOX_LAYER = 1, 2, 2, 4
 # Heads of these layers look at what the question, and what the answer, is about.
 LOOKING_LAYERS = {"asked": 2, "answered": 4}
@@ -47,7 +50,9 @@ class Teacher(nn.Module):
         self.grid = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.edges = nn.Linear(config.hidden_size, 2 * 4)
         self.box = nn.Linear(config.hidden_size, 4)
-        for seed, head in enumerate((self.place, self.grid, self.edges, self.box)):
+        self.events = nn.Linear(config.hidden_size, 2)
+        heads = (self.place, self.grid, self.edges, self.box, self.events)
+        for seed, head in enumerate(heads):
             initialise(head, seed=seed)
         self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
         values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
@@ -78,9 +83,13 @@ class Teacher(nn.Module):
         figures |= {"places": places.item(), "edges": edges.item(), "box": boxes.item()}
         loss = loss + PLACES * (places + edges) + BOXES * boxes
         for name, layer in LOOKING_LAYERS.items():
-            missed = self._looks(passed, layer, name, batch)
+            gaze = gathered_looks(batch, name)
+            missed = self._looks(passed, layer, gaze, batch.grid)
             figures[f"look_{name}"] = missed.item()
             loss = loss + LOOKS * missed
+        events = self._events(passed, gaze, batch)
+        figures["events"] = events.item()
+        loss = loss + EVENTS * events
         return loss, figures
 
     def _answers(
@@ -132,32 +141,29 @@ class Teacher(nn.Module):
             )
         return {kind: sum(values) / len(values) for kind, values in right.items()}
 
-    def _looks(self, passed: Passed, layer: int, name: str, batch: ClipBatch) -> Tensor:
+    def _looks(self, passed: Passed, layer: int, gaze: "Gazes", grid: Grid) -> Tensor:
         """How far attention is from what words mean; what is not there is looked for nowhere."""
-        rows, places, wanted = [], [], []
-        num_video = batch.grid.num_tokens
-        nowhere = passed.text_start - num_video - 1  # the control token before the video
-        for row, clip in enumerate(batch.asked):
-            start = 0
-            for segment in clip:
-                for look in getattr(segment, name):
-                    found = meant(look, batch.targets, row)
-                    rows.append(row)
-                    places.append(start + look.place)
-                    wanted.append(found if found.any() else None)
-                start += len(segment.ids)
-        if not rows:
+        if not len(gaze.rows):
             return torch.zeros(())
-        there = torch.zeros(len(rows), passed.states[0].shape[1], dtype=torch.bool)
-        for index, found in enumerate(wanted):
-            if found is None:
-                there[index, nowhere] = True
-            else:
-                there[index, passed.text_start - num_video : passed.text_start] = torch.from_numpy(
-                    found
-                )
-        log_p = passed.attention(layer, torch.tensor(rows), torch.tensor(places))
+        start = passed.text_start - grid.num_tokens
+        nowhere = start - 1  # the control token before the video
+        there = torch.zeros(len(gaze.rows), passed.states[0].shape[1], dtype=torch.bool)
+        there[:, start : passed.text_start] = gaze.found
+        there[:, nowhere] = ~gaze.found.any(1)
+        log_p = passed.attention(layer, gaze.rows, gaze.places)
         return -log_p.masked_fill(~there[:, None], float("-inf")).logsumexp(-1).mean()
+
+    def _events(self, passed: Passed, gaze: "Gazes", batch: ClipBatch) -> Tensor:
+        """Whether what is spoken of is missing from the first frame, and from the last."""
+        found = gaze.found.any(1)
+        if not found.any():
+            return torch.zeros(())
+        rows, places = gaze.rows[found], gaze.places[found]
+        seen = torch.from_numpy(batch.targets.seen)[rows] * gaze.found[found][..., None]
+        by_step = seen.unflatten(1, (batch.grid.t, -1)).amax(2)  # (N, T, 2)
+        missing = 1 - torch.stack((by_step[:, 0, 0], by_step[:, -1, 1]), dim=-1)
+        states = passed.states[BOX_LAYER][rows, passed.text_start + places]
+        return F.binary_cross_entropy_with_logits(self.events(_normal(states)), missing)
 
     def _places(
         self, states: list[Tensor], packing: Packing, grid: Grid, text_start: int
@@ -209,6 +215,30 @@ class Teacher(nn.Module):
         said = self.edges(_normal(video)).unflatten(-1, (2, 4))
         missed = F.smooth_l1_loss(said, wanted, beta=0.2, reduction="none")[seen]
         return missed.sum() / max(missed.numel(), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Gazes:
+    """All looks of a batch: (N) rows and places in the packing, and (N, M) the tokens meant."""
+
+    rows: Tensor
+    places: Tensor
+    found: Tensor
+
+
+def gathered_looks(batch: ClipBatch, name: str) -> Gazes:
+    """Of every segment of every clip, its looks of that name."""
+    rows, places, found = [], [], []
+    for row, clip in enumerate(batch.asked):
+        start = 0
+        for segment in clip:
+            for look in getattr(segment, name):
+                rows.append(row)
+                places.append(start + look.place)
+                found.append(meant(look, batch.targets, row))
+            start += len(segment.ids)
+    masks = np.stack(found) if found else np.zeros((0, batch.grid.num_tokens), bool)
+    return Gazes(torch.tensor(rows), torch.tensor(places), torch.from_numpy(masks))
 
 
 def _normal(states: Tensor) -> Tensor:

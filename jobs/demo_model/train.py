@@ -45,7 +45,7 @@ class Budget:
 
     decoder_steps: int = 3600
     vision_steps: int = 6400
-    together_steps: int = 3600
+    together_steps: int = 3300
     seed: int = 0
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.analyze import DEMO_MODEL
 from jobs.demo_model.archive import TRUTH_FILE
 from jobs.demo_model.export import export
 from jobs.demo_model.train import untrained
@@ -84,14 +83,6 @@ def test_without_a_model_nothing_is_made_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(DEMO_MODEL.is_dir(), reason="vidray-demo is trained")
-def test_before_vidray_demo_is_trained_the_demo_runs_and_says_so(tmp_path: Path) -> None:
-    done = vidray("demo", "--clips", "2", "--in-process", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "ITS ANSWERS ARE NOISE" in done.stdout
-    assert "0/2 right" in done.stdout
-
-
 def test_a_report_of_nothing_is_a_misuse(tmp_path: Path) -> None:
     done = vidray("report", str(tmp_path), folder=tmp_path)
     assert done.returncode == 2
@@ -99,7 +90,6 @@ def test_a_report_of_nothing_is_a_misuse(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not DEMO_MODEL.is_dir(), reason="vidray-demo is not trained yet")
 def test_the_bundled_model_is_mostly_right(tmp_path: Path) -> None:
     done = vidray("demo", folder=tmp_path)
     assert done.returncode == 0, done.stderr
