@@ -15,13 +15,20 @@ app = typer.Typer(no_args_is_help=True, help="The bundled vidray-demo: train it,
 def train(
     folder: Annotated[Path, typer.Argument(help="Checkpoints and logs; resumed if there are any.")],
     weights: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
+    begin: Annotated[
+        Path | None,
+        typer.Option("--from", help="A vidray-demo to go on from."),
+    ] = None,
     decoder_steps: int = 3600,
     vision_steps: int = 6400,
     together_steps: int = 3300,
     seed: int = 0,
     threads: int = 2,
 ) -> None:
-    """Train vidray-demo from nothing. SIGTERM saves and stops; the same command goes on."""
+    """Train vidray-demo, from nothing or from an earlier one.
+
+    SIGTERM saves and stops; the same command goes on.
+    """
     from jobs.demo_model.train import Budget  # noqa: PLC0415 - torch takes seconds to import
     from jobs.demo_model.train import train as run
 
@@ -31,7 +38,7 @@ def train(
         together_steps=together_steps,
         seed=seed,
     )
-    run(folder, budget, weights=weights, num_threads=threads)
+    run(folder, budget, begin=begin, weights=weights, num_threads=threads)
 
 
 @app.command()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from jobs.demo_model.targets import COLOUR_INDEX, KIND_INDEX, TokenTargets
 from pipeline.model.tokenizer import Tokenizer
@@ -88,3 +90,18 @@ def _word_ids(tokenizer: Tokenizer, index: dict[str, int]) -> dict[int, int]:
         for text in (word, f" {word}")
         for token in tokenizer.encode_text(text)
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Gazes:
+    """All looks of a batch: (N) rows and places in the packing, and (N, M) the tokens meant."""
+
+    rows: Tensor
+    places: Tensor
+    found: Tensor
+
+    def at_step(self, step: int, num_steps: int) -> "Gazes":
+        """The same looks, at one temporal patch only."""
+        per_step = self.found.shape[1] // num_steps
+        is_there = torch.arange(self.found.shape[1]) // per_step == step % num_steps
+        return Gazes(self.rows, self.places, self.found & is_there)

@@ -26,7 +26,7 @@ from pipeline.types import PATCH, Grid
 STEPS_PER_BATCH = 20  # temporal patches, whatever the clips' length
 MAX_CLIPS = 10
 NUM_QUESTIONS = 7  # of each clip, besides the caption
-STILL_SHARE = 0.35
+STILL_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)

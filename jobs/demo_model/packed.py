@@ -69,17 +69,30 @@ class Passed:
     rotary: tuple[Tensor, Tensor]
     text_start: int
 
-    def attention(self, layer: int, row: Tensor, place: Tensor) -> Tensor:
+    def video(self, layer: int, grid: Grid) -> Tensor:
+        """States of the clips' tokens after a layer, at unit size: (B, M, D)."""
+        return _normal(self.states[layer][:, self.text_start - grid.num_tokens : self.text_start])
+
+    def text(self, layer: int, row: Tensor, place: Tensor) -> Tensor:
+        """States of places in the packing after a layer, at unit size: (N, D)."""
+        return _normal(self.states[layer][row, self.text_start + place])
+
+    def first_words(self, layer: int) -> Tensor:
+        """States of every question's first token after a layer, at unit size: (N, D)."""
+        is_first = self.packing.position == 0
+        return _normal(self.states[layer][:, self.text_start :][is_first])
+
+    def attention(self, layer: int, row: Tensor, place: Tensor, *, group: int = 0) -> Tensor:
         """Log-probabilities of where places in the text look, by the heads of one key-value head.
 
-        row, place: (N), of the packing. returns: (N, heads, S)
+        row, place: (N), of the packing. group: which key-value head. returns: (N, heads, S)
         """
         attention, config = self.language.layers[layer].self_attn, self.language.config
         x = self.language.layers[layer].input_layernorm(self.states[layer - 1])
         size, num_heads = config.head_dim, config.num_heads
         num_shared = num_heads // config.num_kv_heads
-        first_key = num_heads * size
-        rows = [*range(num_shared * size), *range(first_key, first_key + size)]
+        query_size, key = num_shared * size, num_heads * size + group * size
+        rows = [*range(group * query_size, (group + 1) * query_size), *range(key, key + size)]
         heads = F.linear(x, attention.qkv.weight[rows], attention.qkv.bias[rows])
         heads = heads.flatten(0, 1).unflatten(-1, (-1, size))
         turned = rotate(heads, *self.rotary).unflatten(0, x.shape[:2])
@@ -149,3 +162,8 @@ def _layer(
     mixed = torch.cat((past, text), dim=2).transpose(1, 2).flatten(2)
     x = x + attention.o_proj(mixed)
     return x + layer.mlp(layer.post_attention_layernorm(x))
+
+
+def _normal(states: Tensor) -> Tensor:
+    """States of a layer in the middle at unit size: the residual stream grows while it learns."""
+    return F.rms_norm(states, states.shape[-1:])

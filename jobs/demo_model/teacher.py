@@ -2,16 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from jobs.demo_model.gaze import meant
+from jobs.demo_model.clock import Clock
+from jobs.demo_model.gaze import Gazes, meant
 from jobs.demo_model.lessons import ClipBatch, Segment
-from jobs.demo_model.packed import Packing, Passed, pack, packed_hidden
+from jobs.demo_model.packed import Passed, pack, packed_hidden
 from jobs.demo_model.questions import GRAIN, STEPS
 from jobs.demo_model.shape import initialise
 from pipeline.config import ModelConfig
@@ -24,12 +24,13 @@ from pipeline.types import MERGE, Grid
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
 BOXES = 5.0  # their errors are small
-EVENTS = 0.3
+TIMES = 0.3
 # After these layers a token knows its place, a question the grid, a token its shape's edges, and
-# whoever writes a box the whole of it, and whoever speaks of a shape its events.
+# whoever writes a box the whole of it.
 PLACE_LAYER, GRID_LAYER, EDGE_LAYER, BOX_LAYER = 1, 2, 2, 4
-# Heads of these layers look at what the question, and what the answer, is about.
-LOOKING_LAYERS = {"asked": 2, "answered": 4}
+# (layer, key-value head) whose heads look at what the question, and what the answer, is about: in
+# all steps, in the first, in the last.
+LOOK_ASKED, LOOK_ANSWERED, LOOK_FIRST, LOOK_LAST = (2, 0), (4, 0), (4, 1), (4, 2)
 LOOKS = 0.3  # weight of looking beside the answers'
 NEIGHBOUR = 0.8  # a coordinate next to the right one is nearly right: width in steps of GRAIN
 
@@ -50,10 +51,10 @@ class Teacher(nn.Module):
         self.grid = nn.Linear(config.hidden_size, 2 * MAX_SIDE)
         self.edges = nn.Linear(config.hidden_size, 2 * 4)
         self.box = nn.Linear(config.hidden_size, 4)
-        self.events = nn.Linear(config.hidden_size, 2)
-        heads = (self.place, self.grid, self.edges, self.box, self.events)
+        heads = (self.place, self.grid, self.edges, self.box)
         for seed, head in enumerate(heads):
             initialise(head, seed=seed)
+        self.clock = Clock(config.hidden_size)
         self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
         values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
         ids = [tokenizer.encode_text(str(value)) for value in values]
@@ -71,34 +72,41 @@ class Teacher(nn.Module):
 
         video: (B, M, D), the clips' tokens
         """
-        packing = pack(batch.asked)
-        passed = packed_hidden(language, video, batch.grid, prefix=self._prefix, packing=packing)
-        states, text_start = passed.states, passed.text_start
-        hidden = states[-1][:, text_start:]
-        loss, figures = self._answers(language, hidden, packing, batch.asked)
-        places = self._places(states, packing, batch.grid, text_start)
-        video_end = states[EDGE_LAYER][:, text_start - batch.grid.num_tokens : text_start]
-        edges = self._edges(video_end, batch)
-        boxes = self._boxes(passed, batch.asked)
-        figures |= {"places": places.item(), "edges": edges.item(), "box": boxes.item()}
-        loss = loss + PLACES * (places + edges) + BOXES * boxes
-        for name, layer in LOOKING_LAYERS.items():
-            gaze = gathered_looks(batch, name)
-            missed = self._looks(passed, layer, gaze, batch.grid)
-            figures[f"look_{name}"] = missed.item()
-            loss = loss + LOOKS * missed
-        events = self._events(passed, gaze, batch)
-        figures["events"] = events.item()
-        loss = loss + EVENTS * events
+        packing, grid = pack(batch.asked), batch.grid
+        passed = packed_hidden(
+            language,
+            video,
+            grid,
+            prefix=self._prefix,
+            packing=packing,
+            positions=self._positions,
+        )
+        loss, figures = self._answers(language, passed, batch.asked)
+        asked, answered = (gathered_looks(batch, name) for name in ("asked", "answered"))
+        lessons = {
+            "places": (PLACES, self._places(passed, grid)),
+            "edges": (PLACES, self._edges(passed, batch)),
+            "box": (BOXES, self._boxes(passed, batch.asked)),
+            "look_asked": (LOOKS, looked_away(passed, LOOK_ASKED, asked, grid)),
+            "look_answered": (LOOKS, looked_away(passed, LOOK_ANSWERED, answered, grid)),
+        }
+        for name, where, step in (("first", LOOK_FIRST, 0), ("last", LOOK_LAST, -1)):
+            gazes = answered.at_step(step, grid.t)
+            lessons[f"look_{name}"] = (LOOKS, looked_away(passed, where, gazes, grid))
+        for name, missed in self.clock(passed, batch, answered).items():
+            lessons[name] = (TIMES, missed)
+        for name, (weight, missed) in lessons.items():
+            loss = loss + weight * missed
+            figures[name] = missed.item()
         return loss, figures
 
     def _answers(
         self,
         language: LanguageModel,
-        hidden: Tensor,
-        packing: Packing,
+        passed: Passed,
         asked: Sequence[Sequence[Segment]],
     ) -> tuple[Tensor, dict[str, float]]:
+        hidden = passed.states[-1][:, passed.text_start :]
         rows, columns, spans = [], [], []
         for row, clip in enumerate(asked):
             start = 0
@@ -111,7 +119,7 @@ class Teacher(nn.Module):
                 start = stop
         row, column = torch.tensor(rows), torch.tensor(columns)
         logits = language.logits(hidden[row, column - 1])
-        wanted = packing.ids[row, column]
+        wanted = passed.packing.ids[row, column]
         log_p = F.log_softmax(logits, dim=-1)
         losses = -log_p.gather(1, wanted[:, None]).squeeze(1)
         number = self._number_index[wanted]
@@ -141,42 +149,15 @@ class Teacher(nn.Module):
             )
         return {kind: sum(values) / len(values) for kind, values in right.items()}
 
-    def _looks(self, passed: Passed, layer: int, gaze: "Gazes", grid: Grid) -> Tensor:
-        """How far attention is from what words mean; what is not there is looked for nowhere."""
-        if not len(gaze.rows):
-            return torch.zeros(())
-        start = passed.text_start - grid.num_tokens
-        nowhere = start - 1  # the control token before the video
-        there = torch.zeros(len(gaze.rows), passed.states[0].shape[1], dtype=torch.bool)
-        there[:, start : passed.text_start] = gaze.found
-        there[:, nowhere] = ~gaze.found.any(1)
-        log_p = passed.attention(layer, gaze.rows, gaze.places)
-        return -log_p.masked_fill(~there[:, None], float("-inf")).logsumexp(-1).mean()
-
-    def _events(self, passed: Passed, gaze: "Gazes", batch: ClipBatch) -> Tensor:
-        """Whether what is spoken of is missing from the first frame, and from the last."""
-        found = gaze.found.any(1)
-        if not found.any():
-            return torch.zeros(())
-        rows, places = gaze.rows[found], gaze.places[found]
-        seen = torch.from_numpy(batch.targets.seen)[rows] * gaze.found[found][..., None]
-        by_step = seen.unflatten(1, (batch.grid.t, -1)).amax(2)  # (N, T, 2)
-        missing = 1 - torch.stack((by_step[:, 0, 0], by_step[:, -1, 1]), dim=-1)
-        states = passed.states[BOX_LAYER][rows, passed.text_start + places]
-        return F.binary_cross_entropy_with_logits(self.events(_normal(states)), missing)
-
-    def _places(
-        self, states: list[Tensor], packing: Packing, grid: Grid, text_start: int
-    ) -> Tensor:
+    def _places(self, passed: Passed, grid: Grid) -> Tensor:
         """Where a token stands, and how large the grid is: what boxes are computed from."""
         rows, columns = grid.h // MERGE, grid.w // MERGE
-        batch = packing.ids.shape[0]
-        video = states[PLACE_LAYER][:, text_start - grid.num_tokens : text_start]
-        row_scores, column_scores = self.place(_normal(video)).chunk(2, dim=-1)
-        row = torch.arange(rows).repeat_interleave(columns).repeat(batch * grid.t)
-        column = torch.arange(columns).repeat(batch * grid.t * rows)
-        asked = states[GRID_LAYER][:, text_start:][packing.position == 0]
-        height_scores, width_scores = self.grid(_normal(asked)).chunk(2, dim=-1)
+        video = passed.video(PLACE_LAYER, grid)
+        row_scores, column_scores = self.place(video).chunk(2, dim=-1)
+        row = torch.arange(rows).repeat_interleave(columns).repeat(len(video) * grid.t)
+        column = torch.arange(columns).repeat(len(video) * grid.t * rows)
+        asked = passed.first_words(GRID_LAYER)
+        height_scores, width_scores = self.grid(asked).chunk(2, dim=-1)
         return (
             F.cross_entropy(row_scores.flatten(0, 1), row)
             + F.cross_entropy(column_scores.flatten(0, 1), column)
@@ -199,12 +180,10 @@ class Teacher(nn.Module):
                 start += len(segment.ids)
         if not rows:
             return torch.zeros(())
-        states = passed.states[BOX_LAYER][
-            torch.tensor(rows), passed.text_start + torch.tensor(places)
-        ]
-        return F.smooth_l1_loss(self.box(_normal(states)), torch.stack(wanted), beta=0.02)
+        states = passed.text(BOX_LAYER, torch.tensor(rows), torch.tensor(places))
+        return F.smooth_l1_loss(self.box(states), torch.stack(wanted), beta=0.02)
 
-    def _edges(self, video: Tensor, batch: ClipBatch) -> Tensor:
+    def _edges(self, passed: Passed, batch: ClipBatch) -> Tensor:
         """Mean error of edges counted from the picture's corner, in tokens: place plus offset."""
         rows, columns = batch.grid.h // MERGE, batch.grid.w // MERGE
         row = torch.arange(rows).repeat_interleave(columns).repeat(batch.grid.t) + 0.5
@@ -212,18 +191,26 @@ class Teacher(nn.Module):
         centre = torch.stack((column, row, column, row), dim=-1)  # (M, 4)
         seen = torch.from_numpy(batch.targets.seen) > 0  # (B, M, 2)
         wanted = torch.from_numpy(batch.targets.boxes) + centre[:, None]  # (B, M, 2, 4)
-        said = self.edges(_normal(video)).unflatten(-1, (2, 4))
+        said = self.edges(passed.video(EDGE_LAYER, batch.grid)).unflatten(-1, (2, 4))
         missed = F.smooth_l1_loss(said, wanted, beta=0.2, reduction="none")[seen]
         return missed.sum() / max(missed.numel(), 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Gazes:
-    """All looks of a batch: (N) rows and places in the packing, and (N, M) the tokens meant."""
+def looked_away(passed: Passed, where: tuple[int, int], gazes: Gazes, grid: Grid) -> Tensor:
+    """How far attention is from what words mean; what is not there is looked for nowhere.
 
-    rows: Tensor
-    places: Tensor
-    found: Tensor
+    where: the layer and the key-value head
+    """
+    if not len(gazes.rows):
+        return torch.zeros(())
+    start = passed.text_start - grid.num_tokens
+    nowhere = start - 1  # the control token before the video
+    there = torch.zeros(len(gazes.rows), passed.states[0].shape[1], dtype=torch.bool)
+    there[:, start : passed.text_start] = gazes.found
+    there[:, nowhere] = ~gazes.found.any(1)
+    layer, group = where
+    log_p = passed.attention(layer, gazes.rows, gazes.places, group=group)
+    return -log_p.masked_fill(~there[:, None], float("-inf")).logsumexp(-1).mean()
 
 
 def gathered_looks(batch: ClipBatch, name: str) -> Gazes:
@@ -239,11 +226,6 @@ def gathered_looks(batch: ClipBatch, name: str) -> Gazes:
             start += len(segment.ids)
     masks = np.stack(found) if found else np.zeros((0, batch.grid.num_tokens), bool)
     return Gazes(torch.tensor(rows), torch.tensor(places), torch.from_numpy(masks))
-
-
-def _normal(states: Tensor) -> Tensor:
-    """States of a layer in the middle at unit size: the residual stream grows while it learns."""
-    return F.rms_norm(states, states.shape[-1:])
 
 
 def _overlap(own: Tensor, truth: Tensor) -> float:

@@ -33,6 +33,7 @@ from jobs.demo_model.vocabulary import CONTROL, load_tokenizer
 from pipeline.errors import VidrayError
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.weights import load_model
 
 
 class TrainingError(VidrayError):
@@ -63,18 +64,27 @@ class Learners:
 
 
 def train(
-    folder: Path, budget: Budget, *, weights: Path | None = None, num_threads: int = 2
+    folder: Path,
+    budget: Budget,
+    *,
+    begin: Path | None = None,
+    weights: Path | None = None,
+    num_threads: int = 2,
 ) -> None:
     """Train in `folder`, resuming what is there; averaged weights go to `weights` now and then.
 
-    errors: TrainingError if a stage's process dies
+    begin: a vidray-demo to go on from, in place of the halves' own stages
+    errors: TrainingError if a stage's process dies; CheckpointError if `begin` is none
     """
-    if not _both_halves(folder, budget, num_threads=max(1, num_threads // 2)):
+    learners = Learners(seed=budget.seed)
+    if begin:
+        learners.model.load_state_dict(load_model(begin).state_dict())
+    elif _both_halves(folder, budget, num_threads=max(1, num_threads // 2)):
+        load_averaged(learners.decoder, folder / "decoder")
+        load_averaged(learners.vision, folder / "vision")
+    else:
         return
     torch.set_num_threads(num_threads)
-    learners = Learners(seed=budget.seed)
-    load_averaged(learners.decoder, folder / "decoder")
-    load_averaged(learners.vision, folder / "vision")
     train_together(
         learners.together,
         folder / "together",

@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from jobs.analyze import DEMO_MODEL
 from jobs.demo_model.cli import app
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
@@ -35,6 +36,21 @@ def test_training_goes_through_its_stages_and_on_where_it_stopped(tmp_path):
     ]
     assert any(moved)
     assert json.loads((tmp_path / "weights" / "config.json").read_text())["hidden_size"] == 192
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_training_goes_on_from_a_trained_model_with_both_halves_at_once(tmp_path):
+    arguments = ["train", str(tmp_path), "--from", str(DEMO_MODEL), "--together-steps", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["together", "weights"]
+    before, after = load_model(DEMO_MODEL), load_model(tmp_path / "weights")
+    distance = [
+        ((one - other).norm() / one.norm()).item()
+        for one, other in zip(before.parameters(), after.parameters(), strict=True)
+    ]
+    assert 0 < max(distance) < 0.1
 
 
 @pytest.mark.timeout(300)
