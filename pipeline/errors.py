@@ -75,6 +75,10 @@ class StoreCorrupt(StoreError):
     """What the store holds is not what was committed: a digest, a count or a format is wrong."""
 
 
+class Stopped(VidrayError):
+    """Whoever runs the job asked it to stop before its last part; run it again to go on."""
+
+
 class StreamError(VidrayError):
     """A chunk or a question that does not fit an open stream's state; the stream is as it was.
 

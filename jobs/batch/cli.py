@@ -28,7 +28,7 @@ def run(
         Path | None, typer.Option(help="A file to append one JSON line per event to.")
     ] = None,
 ) -> int:
-    """Make a row for every video of SRC. Killed or failed, the same command goes on."""
+    """Make a row for every video of SRC. Stopped, killed or failed, the same command goes on."""
     from jobs.batch.run import run, show_forecast  # noqa: PLC0415 - torch and Ray take seconds
 
     return show_forecast(job) if dry_run else run(job, events=events)
@@ -69,7 +69,7 @@ def logs(
 
 @app.command()
 def cancel(out: Out, address: Address = None) -> int:
-    """Stop a submitted job; what is committed stays, and submitting it again goes on."""
+    """Stop a submitted job at the end of its parts under way; submitting it again goes on."""
     from jobs.batch.remote import cancel  # noqa: PLC0415 - likewise
 
     return cancel(out, address)

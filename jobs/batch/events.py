@@ -3,6 +3,7 @@
 started   videos and parts of the job, and how many of both were there before
 video     a row is made: video_id, uri, status, code, seconds of video and of work
 part      a part is in the store for good
+stopping  no new part is begun, those under way get grace_s seconds
 finished, stopped   the last line of a run; stopped has the kind of error
 """
 

@@ -92,6 +92,12 @@ class Job(BaseModel):
     in_process: bool = Field(
         default=False, description="Work in this process, without Ray, one video at a time."
     )
+    grace: float = Field(
+        default=30.0,
+        ge=0,
+        description="Seconds for parts under way to be finished after SIGTERM or Ctrl-C; the "
+        "second one stops at once.",
+    )
     copies: Path | None = Field(
         default=None,
         description="Folder for copies of S3 videos while they are read; on several machines one "

@@ -5,6 +5,7 @@ needs vidray installed, the model's folder, and its own credentials for the stor
 """
 
 import asyncio
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.errors import ConfigError, VidrayError
 from pipeline.store.open import S3_SCHEME
 
 PATHS = ("source", "out", "model", "schema", "profile", "copies")
+STOPPING_S = 30.0  # for actors to end, beyond the job's own grace
 OVER = (JobStatus.FAILED, JobStatus.STOPPED)  # and may be submitted again
 
 
@@ -36,7 +38,7 @@ def submit(job: Job) -> int:
     if status in OVER:
         client.delete_job(plan.job_id)
     if status is None or status in OVER:
-        status = _submit(client, entrypoint(job), plan.job_id)
+        status = _submit(client, job, plan.job_id)
     print(f"{plan.job_id}: {status.value.lower()}")
     return Exit.OK
 
@@ -58,7 +60,7 @@ def logs(uri: str, address: str | None, *, follow: bool) -> int:
 
 
 def cancel(uri: str, address: str | None) -> int:
-    """Stop the job's driver; what is committed stays, and submitting again goes on."""
+    """Stop the job's driver, as by SIGTERM; submitting again goes on with what is missing."""
     client, job_id = _found(uri, address)
     was_running = client.stop_job(job_id)
     print(f"{job_id}: {'stopping' if was_running else 'was not running'}")
@@ -109,9 +111,12 @@ def _status(client: JobSubmissionClient, job_id: str) -> JobStatus | None:
     return known.get(job_id)
 
 
-def _submit(client: JobSubmissionClient, command: str, job_id: str) -> JobStatus:
+def _submit(client: JobSubmissionClient, job: Job, job_id: str) -> JobStatus:
+    # Ray kills after 3 s otherwise, before parts under way could be finished.
+    patience_s = math.ceil(job.grace + STOPPING_S)
+    environment = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(patience_s)}}
     try:
-        client.submit_job(entrypoint=command, submission_id=job_id)
+        client.submit_job(entrypoint=entrypoint(job), submission_id=job_id, runtime_env=environment)
     except RuntimeError:
         # Somebody else was faster by a moment: then it is there, or the error is a real one.
         if (status := _status(client, job_id)) is None:

@@ -1,7 +1,7 @@
 """`vidray batch run`: an archive in, one committed row per video out; run again, it goes on."""
 
-import asyncio
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from jobs.batch.dry_run import dry_run
 from jobs.batch.events import Events, open_events
 from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
+from jobs.batch.stop import Stop
 from jobs.batch.watch import Watch, describe_failures
 from jobs.exits import Exit
 from jobs.gauges import Gauges
@@ -89,8 +90,17 @@ def _make_all(
             num_at_once=_num_at_once(job),
             committed=watch.part,
         )
+        stop = Stop(grace_s=job.grace, told=partial(watch.stopping, job.grace))
         watch.begin()
-        asyncio.run(drive(prepared.store, plan, work, checkpoint=checkpoint))
+        stop.run(
+            drive(
+                prepared.store,
+                plan,
+                work,
+                is_stopping=lambda: stop.is_asked,
+                checkpoint=checkpoint,
+            )
+        )
 
 
 def _num_at_once(job: Job) -> int:

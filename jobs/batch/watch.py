@@ -54,6 +54,7 @@ class Watch:
         self._num_committed = before.num_rows
         self._video_s = 0.0
         self.codes: Counter[str] = Counter(before.codes)
+        self._note = ""
         self._live: Live | None = None
 
     def __enter__(self) -> "Watch":
@@ -130,6 +131,16 @@ class Watch:
             "part", part=receipt.index, is_mine=receipt.is_mine, sha256=receipt.sha256
         )
 
+    def stopping(self, grace_s: float) -> None:
+        """Somebody asked the job to stop."""
+        self._events.tell("stopping", grace_s=grace_s)
+        self._note = (
+            f"stopping: no new part is begun, those under way get {grace_s:g} s; "
+            "stop it again to stop at once"
+        )
+        if self._live is None:
+            self._print(self._note)
+
     def line(self) -> str:
         """How far the job is, in one line."""
         done, total = self._before.num_rows + self._num_videos, self._plan.num_items
@@ -144,7 +155,7 @@ class Watch:
         return ", ".join(cells)
 
     def _render(self) -> Text:
-        lines = filter(None, [self.line(), self._figures()])
+        lines = filter(None, [self.line(), self._figures(), self._note])
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def _print(self, line: str) -> None:

@@ -7,10 +7,12 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from pipeline.errors import Stopped
 from pipeline.store.commit import Part, Receipt, commit_part, finish, missing_parts
 from pipeline.store.items import Item
 from pipeline.store.objects import ObjectStore
@@ -37,14 +39,24 @@ class Work(Generic[Row]):
 
 
 async def drive(
-    store: ObjectStore, plan: JobPlan, work: Work[Row], *, checkpoint: Checkpoint = pass_by
+    store: ObjectStore,
+    plan: JobPlan,
+    work: Work[Row],
+    *,
+    is_stopping: Callable[[], bool] = lambda: False,
+    checkpoint: Checkpoint = pass_by,
 ) -> list[Receipt]:
     """Make every missing part, then the success marker; receipts in the order of the commits.
 
     The first error stops everything that is under way and is raised; committed parts stay.
+    is_stopping: asked before each part; once it is so, those under way are the last, and Stopped is
+    raised if others are missing.
     """
     missing = await asyncio.to_thread(missing_parts, store, plan, checkpoint=checkpoint)
-    receipts = await make_parts(store, plan, missing, work, checkpoint=checkpoint)
+    begun = takewhile(lambda index: not is_stopping(), missing)
+    receipts = await make_parts(store, plan, begun, work, checkpoint=checkpoint)
+    if len(receipts) < len(missing):
+        raise Stopped(f"{len(missing) - len(receipts)} of {plan.num_parts} parts are missing")
     sha256s = {receipt.index: receipt.sha256 for receipt in receipts}
     await asyncio.to_thread(finish, store, plan, sha256s=sha256s, checkpoint=checkpoint)
     return receipts

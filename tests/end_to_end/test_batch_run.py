@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +142,8 @@ def test_an_archive_of_good_and_hostile_files_has_one_right_row_each(
         name: case.outcome for name, case in BAD.items()
     }
     assert all(case.flag in outcomes[name]["flags"] for name, case in BAD.items() if case.flag)
-    heard = [json.loads(line) for line in events.read_text().splitlines()]
-    assert [heard[0]["event"], heard[-1]["event"]] == ["started", "finished"]
-    assert sum(event["event"] == "video" for event in heard) == len(found)
+    assert len(heard(events, "started", "finished")) == 2
+    assert len(heard(events, "video")) == len(found)
 
 
 # Where, at which passing, and whether over Ray: a start of Ray takes long, commits are the same.
@@ -227,6 +228,112 @@ def test_two_drivers_at_once_make_one_job(
     store = open_store(out)
     assert_complete(store)
     assert words(store) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def many_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many_clips")
+    for number in range(24):
+        make(folder, Clip(num_frames=24), f"clip{number:02d}")
+    return folder
+
+
+def heard(events: Path, *names: str) -> list[dict[str, Any]]:
+    """Events with one of these names; the last line may still be being written."""
+    whole = [line for line in events.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [event for line in whole if (event := json.loads(line))["event"] in names]
+
+
+def until_heard(
+    events: Path, name: str, driver: "subprocess.Popen[str]", *, times: int = 1
+) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(heard(events, name)) < times:
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def begin(events: Path, *arguments: object) -> "subprocess.Popen[str]":
+    """`vidray batch run` in a process group of its own, as a shell starts it."""
+    events.touch()
+    return subprocess.Popen(
+        [str(VIDRAY), "batch", "run", *map(str, arguments), "--events", str(events)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def end(driver: "subprocess.Popen[str]") -> None:
+    """With all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "where"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--in-process"])],
+    ids=["ctrl-c-over-ray", "sigterm-in-process"],
+)
+def test_a_stopped_job_finishes_the_parts_under_way_and_goes_on_without_them(
+    stop: signal.Signals, code: int, where: list[str], many_clips: Path, model: Path, tmp_path: Path
+) -> None:
+    out, events = tmp_path / "out", tmp_path / "events.jsonl"
+    store = open_store(str(out))
+    command = (many_clips, out, "--model", model, "--videos-per-part", 3, "--max-new-tokens", 4,
+               "--grace", 300, *where)  # fmt: skip
+    driver = begin(events, *command)
+    try:
+        until_heard(events, "video", driver)
+        # A terminal tells all of the group.
+        os.killpg(driver.pid, stop) if stop is signal.SIGINT else driver.terminate()
+        _, said = driver.communicate(timeout=DEADLINE_S)
+    finally:
+        end(driver)
+    assert driver.returncode == code, said
+    made = [event["video_id"] for event in heard(events, "video")]
+    kept = {info.key: info.etag for info in store.scan("parts/part-")}
+    assert 0 < len(kept) < 8
+    assert sorted(made) == sorted(row["video_id"] for row in rows(store))  # nothing was for nothing
+    assert f"stopped: {len(made)} of 24 rows are committed" in said
+    events.unlink()
+
+    again = vidray("batch", "run", *command, "--events", events)
+    assert again.returncode == 0, again.stderr
+    assert kept.items() <= {info.key: info.etag for info in store.scan("parts/part-")}.items()
+    assert not {event["video_id"] for event in heard(events, "video")} & set(made)
+    assert_complete(store)
+
+
+@pytest.mark.parametrize("ending", ["second signal", "end of the grace"])
+def test_a_job_stopped_for_good_drops_what_is_unfinished_and_nothing_else(
+    ending: str, many_clips: Path, model: Path, tmp_path: Path
+) -> None:
+    out, events = tmp_path / "out", tmp_path / "events.jsonl"
+    store = open_store(str(out))
+    command = (many_clips, out, "--model", model, "--videos-per-part", 12, "--max-new-tokens", 4,
+               "--in-process", "--grace", 300 if ending == "second signal" else 0)  # fmt: skip
+    driver = begin(events, *command)
+    try:
+        until_heard(events, "video", driver, times=13)
+        driver.terminate()
+        until_heard(events, "stopping", driver)
+        if ending == "second signal":
+            driver.terminate()
+        _, said = driver.communicate(timeout=DEADLINE_S)
+    finally:
+        end(driver)
+    assert driver.returncode == 143, said
+    assert len(heard(events, "video")) < 24
+    assert "stopped: 12 of 24 rows are committed" in said
+    assert committed_parts(store) == [0]
+    assert vidray("batch", "run", *command).returncode == 0
+    assert_complete(store)
 
 
 def test_a_revoked_key_is_one_clear_line_and_the_job_goes_on_later(

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import StoreFull, Transient
+from pipeline.errors import Stopped, StoreFull, Transient
 from pipeline.store.commit import Receipt, load_success, missing_parts
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
@@ -26,14 +26,21 @@ def submitted() -> tuple[MemoryStore, JobPlan]:
     return store, open_job(store, SPEC, make_items(NUM_ITEMS))
 
 
-def run(store: ObjectStore, plan: JobPlan, make_row: MakeRow, **how: object) -> list[Receipt]:
+def run(
+    store: ObjectStore,
+    plan: JobPlan,
+    make_row: MakeRow,
+    *,
+    is_stopping: Callable[[], bool] = lambda: False,
+    **how: object,
+) -> list[Receipt]:
     work = Work(
         make_row=make_row,
         to_table=lambda items: make_rows(items, attempt="a"),
         num_at_once=AT_ONCE,
         **how,
     )
-    return asyncio.run(drive(store, plan, work))
+    return asyncio.run(drive(store, plan, work, is_stopping=is_stopping))
 
 
 def number(item: Item) -> int:
@@ -128,6 +135,25 @@ def test_an_error_stops_the_job_keeps_what_is_whole_and_ends_what_is_under_way()
     assert cancelled
     assert missing_parts(store, plan) == [1, 2, 3]
     assert sorted(receipt.index for receipt in run(store, plan, at_once)) == [1, 2, 3]
+
+
+def test_a_job_that_is_stopping_begins_no_part_and_finishes_those_under_way() -> None:
+    store, plan = submitted()
+    begun: list[int] = []
+
+    async def make_row(item: Item) -> Item:
+        begun.append(number(item))
+        async with asyncio.timeout(30):
+            while len(begun) < AT_ONCE:  # of the parts 0 and 1, when it begins to stop
+                await asyncio.sleep(0)
+        return item
+
+    with pytest.raises(Stopped, match="2 of 4 parts are missing"):
+        run(store, plan, make_row, is_stopping=lambda: len(begun) >= AT_ONCE)
+    assert sorted(begun) == [0, 1, 2, 3, 4, 5]
+    assert missing_parts(store, plan) == [2, 3]
+    assert load_success(store) is None
+    assert sorted(receipt.index for receipt in run(store, plan, at_once)) == [2, 3]
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])

@@ -48,6 +48,7 @@ EVERY_FIELD = {
     "profile": "laptop.yaml",
     "address": "auto",
     "in_process": False,
+    "grace": 90.0,
     "copies": "/scratch",
 }
 
