@@ -2,13 +2,8 @@
 
 import asyncio
 import itertools
-import logging
-import math
-import signal
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +11,12 @@ from uuid import uuid4
 
 import ray
 from ray import ObjectRefGenerator
-from ray._private import ray_constants
-from ray._private import utils as ray_utils
 from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.calls import Handle, answer_of, until_ready
+from actors.cluster import connected
 from actors.decoder import LanguageDecoderActor
 from actors.encoder import VisionEncoderActor
 from actors.host import StreamHostActor
@@ -38,8 +32,6 @@ from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
-
-CONNECT_TIMEOUT_S = 5.0
 
 
 class Fleet:
@@ -140,7 +132,7 @@ def start_fleet(
     """
     profile = profile or Profile()
     folder = str(checkpoint.resolve())
-    with _connected(profile, address, exports_metrics), ExitStack() as stack:
+    with connected(profile, address=address, exports_metrics=exports_metrics), ExitStack() as stack:
         names = _names(profile)
         pools = Pools(
             readers=_readers(names.readers, profile, limits or DecodeLimits(), reader),
@@ -153,87 +145,6 @@ def start_fleet(
         for actor in (host, *pools.readers, *pools.encoders, *pools.decoders):
             stack.callback(ray.kill, actor)
         yield Fleet(pools, host, profile)
-
-
-@contextmanager
-def _connected(profile: Profile, address: str | None, exports_metrics: bool) -> Iterator[None]:
-    """A connection to Ray; one that was there before is used and left alone."""
-    if ray.is_initialized():
-        yield
-        return
-    if address:
-        _require_listener(address)
-        _connect(address=address)
-    else:
-        start_local_ray(
-            object_store_bytes=profile.object_store_bytes,
-            num_cpus=profile.num_cpus,
-            exports_metrics=exports_metrics,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def start_local_ray(
-    *, object_store_bytes: int, num_cpus: float | None = None, exports_metrics: bool = False
-) -> None:
-    """Start Ray for this process alone, every port on loopback.
-
-    num_cpus: what actors may ask for, whatever the machine has; its own number if not given.
-    Ray turns 127.0.0.1 into the machine's own address unless it thinks that this platform has no
-    clusters (ray._private.services); its servers then listen on every interface.
-    """
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    with nullcontext() if exports_metrics else _minimal_agent():
-        _connect(
-            address="local",
-            num_cpus=None if num_cpus is None else math.ceil(num_cpus),
-            include_dashboard=False,
-            object_store_memory=object_store_bytes,
-        )
-
-
-@contextmanager
-def _minimal_agent() -> Iterator[None]:
-    """Ray as it is where the extra packages of ray[default] are not installed.
-
-    Its agent exports metrics and takes jobs; a node that cannot load it within 15 s, on a busy
-    machine, does not start at all.
-    """
-    find_error = ray_utils.get_dashboard_dependency_error
-    ray_utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
-    try:
-        yield
-    finally:
-        ray_utils.get_dashboard_dependency_error = find_error
-
-
-def _require_listener(address: str) -> None:
-    """Transient if nothing answers there: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and host:
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-        except OSError as error:
-            raise Transient(f"no Ray at {address}: {error.strerror or error}") from error
-
-
-def _connect(**settings: Any) -> None:
-    """ray.init without its chatter, and without its own idea of what SIGTERM means.
-
-    Transient if Ray does not start or is not there.
-    """
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except Exception as error:  # noqa: BLE001 - Ray raises Exception itself when it starts slowly
-        reason = str(error).strip().partition("\n")[0]
-        raise Transient(f"no Ray at {settings['address']}: {reason}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)
 
 
 def _names(profile: Profile) -> PoolNames:

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import ray
 
-from actors.fleet import Fleet, start_fleet, start_local_ray
+from actors.cluster import start_local_ray
+from actors.fleet import Fleet, start_fleet
 from actors.profile import Profile
 from jobs.analyze import DEMO_MODEL
 from jobs.bench.clips import make_clip, make_demo_clips

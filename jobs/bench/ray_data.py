@@ -19,7 +19,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
-from actors.fleet import start_local_ray
+from actors.cluster import start_local_ray
 from actors.profile import Profile
 from pipeline.config import MIB, Sampling
 from pipeline.model.encoder import VisionEncoder

@@ -13,7 +13,8 @@ import psutil
 import pytest
 import ray
 
-from actors.fleet import start_fleet, start_local_ray
+from actors.cluster import start_local_ray
+from actors.fleet import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
