@@ -3,17 +3,16 @@
 A job that still grows is added to by running it again; what is there already is kept.
 """
 
-import io
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs.batch.output import open_output
 from jobs.exits import Exit
 from pipeline.store.commit import part_key
 from pipeline.store.objects import ObjectStore
+from pipeline.store.parquet import to_bytes
 from pipeline.store.rows import committed_parts, read_part
 
 NAMES = ("captions", "answers", "boxes")
@@ -37,9 +36,7 @@ def derive(store: ObjectStore) -> Iterator[tuple[str, int]]:
         rows = read_part(store, index, [*KEYS, *NAMES])
         for name in NAMES:
             flat = flatten(rows, name)
-            buffer = io.BytesIO()
-            pq.write_table(flat, buffer, compression="zstd")
-            store.put_new(part_key(index).replace("parts/", f"tables/{name}/"), buffer.getvalue())
+            store.put_new(part_key(index).replace("parts/", f"tables/{name}/"), to_bytes(flat))
             yield name, flat.num_rows
 
 

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from io import BytesIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from pipeline.errors import BadInput, ConfigError
 from pipeline.store.commit import MAX_PART_BYTES, PART_PREFIX, part_index
 from pipeline.store.objects import get
 from pipeline.store.open import open_store
+from pipeline.store.parquet import read_batches
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import locate
 from pipeline.tasks.records import Record, from_table
@@ -40,11 +39,11 @@ def read_records(uri: str, *, s3: S3Config | None = None) -> Iterator[Record]:
     for key in sorted(keys):
         try:
             yield from _records(get(store, key, max_bytes=MAX_PART_BYTES))
-        except (BadInput, pa.ArrowException, ValidationError) as error:
+        except (BadInput, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{key} does not hold vidray's rows: {reason}") from error
 
 
 def _records(data: bytes) -> Iterator[Record]:
-    for batch in pq.ParquetFile(BytesIO(data)).iter_batches(batch_size=BATCH_ROWS):
+    for batch in read_batches(BytesIO(data), num_rows=BATCH_ROWS):
         yield from from_table(pa.Table.from_batches([batch]))

@@ -7,7 +7,6 @@ Not covered: whoever deletes or rewrites parts by hand; fsck finds that.
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import MIB
 from pipeline.errors import StoreCorrupt, StoreError, Transient
 from pipeline.store.objects import ObjectStore, find
+from pipeline.store.parquet import read_table, to_bytes
 from pipeline.store.plan import Checkpoint, CommitPoint, JobPlan, pass_by
 
 PART_PREFIX = "parts/"
@@ -135,19 +134,16 @@ def build_part(part: Part, rows: pa.Table) -> bytes:
         "vidray.attempt": part.attempt,
     }
     metadata = {**(rows.schema.metadata or {}), **marks}
-    buffer = io.BytesIO()
-    pq.write_table(rows.take(order).replace_schema_metadata(metadata), buffer, compression="zstd")
-    return buffer.getvalue()
+    return to_bytes(rows.take(order).replace_schema_metadata(metadata))
 
 
 def check_part(data: bytes, *, job_id: str, index: int, video_ids: tuple[str, ...]) -> pa.Table:
     """Open Parquet bytes again and compare with the plan; StoreCorrupt says what is wrong."""
     key = part_key(index)
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreCorrupt(f"{key} is not readable as Parquet ({error})") from error
+        table = read_table(data)
+    except ValueError as error:
+        raise StoreCorrupt(f"{key} is {error}") from error
     metadata = table.schema.metadata or {}
     if metadata.get(b"vidray.job_id") != job_id.encode():
         raise StoreCorrupt(f"{key} belongs to another job")

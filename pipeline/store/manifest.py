@@ -10,11 +10,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.errors import ConfigError
 from pipeline.store.items import Item
+from pipeline.store.parquet import read_batches
 
 COLUMNS = ("uri", "questions", "ground", "start_s", "end_s")
 MAX_LINE_CHARS = 1 << 20
@@ -34,8 +32,8 @@ def read_manifest(
     try:
         for number, row in enumerate(_READERS[suffix](file), 1):  # noqa: B007 - for the message
             yield _item(row, resolve)
-    except (ValueError, TypeError, csv.Error, pa.ArrowException) as error:
-        # ValueError covers bad JSON, bad UTF-8 and a bad range; the reader fails one row further.
+    except (ValueError, TypeError, csv.Error) as error:
+        # ValueError covers bad JSON, UTF-8, Parquet and ranges; the reader fails one row further.
         raise ConfigError(f"manifest {name}, row {number} or the next: {error}") from error
 
 
@@ -104,8 +102,7 @@ def _jsonl(file: IO[bytes]) -> Iterator[Row]:
 
 
 def _parquet(file: IO[bytes]) -> Iterator[Row]:
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
-        batch.validate(full=True)  # outside data: Arrow trusts its buffers otherwise
+    for batch in read_batches(file, num_rows=_BATCH_ROWS):
         yield from batch.to_pylist()
 
 

@@ -5,7 +5,6 @@ their digest, so that two drivers planning at once can never mix their lists.
 """
 
 import hashlib
-import io
 import json
 import re
 import threading
@@ -16,13 +15,13 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.config import MIB
 from pipeline.errors import ConfigError, StoreCorrupt
 from pipeline.store.items import ITEM_SCHEMA, Item, items_to_table, table_to_items
 from pipeline.store.objects import ObjectStore, find
+from pipeline.store.parquet import read_table, to_bytes
 
 PLAN_KEY = "plan.json"
 SHARD_PREFIX = "plan/"
@@ -171,7 +170,10 @@ def read_shard(store: ObjectStore, shard: Shard) -> pa.Table:
     data = find(store, shard.key, max_bytes=MAX_SHARD_BYTES)
     if data is None or hashlib.sha256(data).hexdigest() != shard.sha256:
         raise StoreCorrupt(f"{store.uri}: {shard.key} is missing or not what was planned")
-    return pq.read_table(io.BytesIO(data), schema=ITEM_SCHEMA)
+    try:
+        return read_table(data, ITEM_SCHEMA.names)
+    except ValueError as error:
+        raise StoreCorrupt(f"{store.uri}: {shard.key} is {error}") from error
 
 
 def _write_shards(
@@ -191,7 +193,7 @@ def _write_shards(
     stream = iter(items)
     while block := list(islice(stream, shard_rows)):
         table = items_to_table(block)
-        data = _to_parquet(table)
+        data = to_bytes(table)
         shard = Shard(sha256=hashlib.sha256(data).hexdigest(), num_items=len(block))
         store.put_new(shard.key, data)  # there already: the same bytes, by its name
         shards.append(shard)
@@ -214,12 +216,6 @@ def _require_unique(ids: NDArray[np.uint64], plan: JobPlan, store: ObjectStore) 
         part_index, offset = divmod(int(repeats.min()), plan.spec.items_per_part)
         uri = PlannedItems(store, plan).part(part_index)[offset].uri
         raise ConfigError(f"{len(repeats)} videos are listed more than once, the first is {uri}")
-
-
-def _to_parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _require_same_job(plan: JobPlan, spec: JobSpec, job_id: str | None, uri: str) -> None:

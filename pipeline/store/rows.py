@@ -1,16 +1,15 @@
 """Reading a job's committed rows, whoever made them and whether or not it is finished."""
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import StoreCorrupt
 from pipeline.store.commit import MAX_PART_BYTES, PART_PREFIX, part_index, part_key
 from pipeline.store.objects import ObjectStore, find
+from pipeline.store.parquet import read_table
 
 
 @dataclass(slots=True)
@@ -39,9 +38,9 @@ def read_part(store: ObjectStore, index: int, columns: Sequence[str] | None = No
     if data is None:
         raise StoreCorrupt(f"{store.uri}: {key} was listed and is gone")
     try:
-        return pq.read_table(io.BytesIO(data), columns=columns and list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise StoreCorrupt(f"{store.uri}: {key} is not readable as Parquet ({error})") from error
+        return read_table(data, columns)
+    except ValueError as error:
+        raise StoreCorrupt(f"{store.uri}: {key} is {error}") from error
 
 
 def read_rows(store: ObjectStore, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
