@@ -190,7 +190,10 @@ class S3Store:
         return time.monotonic() + allowed_s
 
     def _retry(self, call: Callable[[], T]) -> T:
-        return retry(call, self._config.retry)
+        try:
+            return retry(call, self._config.retry)
+        except Transient as error:
+            raise Transient(f"{self.uri} at {self._config.endpoint}: {error}") from error
 
 
 def _blocks(response: BaseHTTPResponse, deadline: float) -> Iterator[bytes]:

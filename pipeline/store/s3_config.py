@@ -2,7 +2,7 @@
 
 import configparser
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.store.retry import RetryPolicy
 
 _AWS = "https://s3.amazonaws.com"
+PATIENCE = RetryPolicy(attempts=16)  # a server that restarts refuses for half a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class S3Config:
     read_timeout_s: float = 30.0  # contended keys answer slowly, up to 3 s seen
     min_bytes_per_s: int = 32 * 1024
     max_connections: int = 32
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = PATIENCE
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.endpoint)
@@ -54,7 +55,7 @@ class S3Config:
 
         AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; else the AWS_PROFILE section
         ("default") of AWS_SHARED_CREDENTIALS_FILE (~/.aws/credentials). AWS_ENDPOINT_URL_S3 or
-        AWS_ENDPOINT_URL; AWS_REGION or AWS_DEFAULT_REGION.
+        AWS_ENDPOINT_URL; AWS_REGION or AWS_DEFAULT_REGION; AWS_MAX_ATTEMPTS of each request.
         """
         keys: Mapping[str, str] = {name.lower(): value for name, value in environment.items()}
         if "aws_access_key_id" not in keys:
@@ -67,7 +68,15 @@ class S3Config:
             secret_key=keys.get("aws_secret_access_key"),
             session_token=keys.get("aws_session_token"),
             region=region or "us-east-1",
+            retry=replace(PATIENCE, attempts=_attempts(environment)),
         )
+
+
+def _attempts(environment: Mapping[str, str]) -> int:
+    written = environment.get("AWS_MAX_ATTEMPTS") or str(PATIENCE.attempts)
+    if not written.isdecimal() or int(written) < 1:
+        raise ConfigError(f"AWS_MAX_ATTEMPTS must be a whole number from 1 on, got {written!r}")
+    return int(written)
 
 
 def _credentials_file(environment: Mapping[str, str]) -> Mapping[str, str]:

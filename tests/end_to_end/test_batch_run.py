@@ -1,28 +1,34 @@
 """Archives in, tables out, through the real command: one row per video, whatever happens."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
-from pipeline.store.fsck import fsck
-from pipeline.store.objects import ObjectStore
+from jobs.bench.s3_server import BUCKET, S3Server
 from pipeline.store.open import open_store
 from pipeline.store.plan import CommitPoint
-from pipeline.store.rows import committed_parts, read_rows
+from pipeline.store.rows import committed_parts
 from pipeline.video.reader import DecodeLimits
-from tests.batch_driver import planned_ids
+from tests.batch_runs import (
+    DEADLINE_S,
+    assert_complete,
+    begin,
+    end,
+    environment,
+    heard,
+    rows,
+    until_heard,
+    upload,
+    vidray,
+    words,
+)
 from tests.fault_proxy import FaultProxy
 from tests.hostile import CASES
 from tests.media_factory import Clip, make
@@ -31,8 +37,6 @@ from tests.tiny_folder import write_folder
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-VIDRAY = Path(sys.executable).with_name("vidray")
-DEADLINE_S = 600
 NUM_GOOD = 40
 BAD = {  # the command's limits are the default ones
     name: case for name, case in CASES.items() if case.max_pixels == DecodeLimits().max_pixels
@@ -66,50 +70,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for other in set((folder / name).iterdir()) - {path}:  # what it was made of
             other.unlink()
     return folder
-
-
-def environment(endpoint: str | None = None) -> dict[str, str]:
-    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    place = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
-    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | keys | place
-
-
-def vidray(*arguments: object, endpoint: str | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(VIDRAY), *map(str, arguments)],
-        env=environment(endpoint),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-
-
-def rows(store: ObjectStore) -> list[dict[str, Any]]:
-    return [row for table in read_rows(store) for row in table.to_pylist()]
-
-
-def words(store: ObjectStore) -> list[dict[str, Any]]:
-    """Rows without what differs from run to run."""
-    return [{k: v for k, v in row.items() if k != "timings"} for row in rows(store)]
-
-
-def assert_complete(store: ObjectStore) -> None:
-    ids = [row["video_id"] for row in rows(store)]
-    assert ids == planned_ids(store)
-    assert len(set(ids)) == len(ids)
-    report = fsck(store, now_s=0.0)
-    assert report.is_sound
-    assert report.is_finished
-
-
-def upload(folder: Path, store: ObjectStore) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    with ThreadPoolExecutor(8) as pool:
-        put = pool.map(
-            lambda path: store.put_new(str(path.relative_to(folder)), path.read_bytes()), files
-        )
-        assert all(put)
 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
@@ -236,43 +196,6 @@ def many_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(24):
         make(folder, Clip(num_frames=24), f"clip{number:02d}")
     return folder
-
-
-def heard(events: Path, *names: str) -> list[dict[str, Any]]:
-    """Events with one of these names; the last line may still be being written."""
-    whole = [line for line in events.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [event for line in whole if (event := json.loads(line))["event"] in names]
-
-
-def until_heard(
-    events: Path, name: str, driver: "subprocess.Popen[str]", *, times: int = 1
-) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while len(heard(events, name)) < times:
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def begin(events: Path, *arguments: object) -> "subprocess.Popen[str]":
-    """`vidray batch run` in a process group of its own, as a shell starts it."""
-    events.touch()
-    return subprocess.Popen(
-        [str(VIDRAY), "batch", "run", *map(str, arguments), "--events", str(events)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def end(driver: "subprocess.Popen[str]") -> None:
-    """With all that it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(driver.pid, signal.SIGKILL)
-    driver.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -246,6 +247,8 @@ def test_s3_settings_come_from_the_usual_variables() -> None:
     assert (config.access_key, config.secret_key) == ("k", "s")
     assert config == S3Config.from_environment({**AWS, "AWS_ENDPOINT_URL_S3": "http://two:2"})
     assert S3Config.from_environment({"HOME": "/nonexistent"}).access_key is None
+    assert S3Config.from_environment(AWS) == replace(config, endpoint="https://s3.amazonaws.com")
+    assert S3Config.from_environment({**AWS, "AWS_MAX_ATTEMPTS": "3"}).retry.attempts == 3
     assert isinstance(open_store("s3://bucket/some/prefix", config), S3Store)
     assert open_store("s3://bucket/some/prefix", config).uri == "s3://bucket/some/prefix"
 
@@ -269,6 +272,8 @@ def test_s3_keys_come_from_a_credentials_file_and_never_show(tmp_path: Path) -> 
         {**AWS, "AWS_ENDPOINT_URL": "ftp://x"},
         {**AWS, "AWS_ENDPOINT_URL": "http://x/path"},
         {"AWS_ACCESS_KEY_ID": "k"},
+        {**AWS, "AWS_MAX_ATTEMPTS": "0"},
+        {**AWS, "AWS_MAX_ATTEMPTS": "many"},
         {"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"},
         {"AWS_PROFILE": "nobody", "HOME": "/nonexistent"},
     ],
