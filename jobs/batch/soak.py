@@ -6,6 +6,7 @@ disturbed, row by row.
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -77,7 +78,7 @@ def run_kills(
 
 def _undisturbed(command: list[str], out: Path) -> list[dict[str, Any]]:
     if not (out / SUCCESS_KEY).exists():
-        _finish(_start(command, out))
+        await_end(_start(command, out), Exit.SOME_FAILED)
     return _rows(open_store(str(out)))
 
 
@@ -97,7 +98,7 @@ def _one_job(
             break
         soak.num_kills += 1
         soak.num_parts += len(kept)
-    _finish(_start(command, out))
+    await_end(_start(command, out), Exit.SOME_FAILED)
     report = fsck(open_store(str(out)), now_s=time.time())
     if not report.is_sound or not report.is_finished:
         raise VidrayError(f"{out}: fsck finds {report.problems or 'it unfinished'}")
@@ -112,12 +113,7 @@ def _kill_somewhere(driver: "subprocess.Popen[str]", out: Path, chance: random.R
         time.sleep(POLL_S)
     time.sleep(chance.uniform(0, 0.3))
     driver.kill()
-    _, said = driver.communicate(timeout=PATIENCE_S)
-    # A signal of its own, as when a native thread outlives the interpreter, is a death like any
-    # other: what is promised is the rows.
-    if driver.returncode != Exit.SOME_FAILED and driver.returncode >= 0:
-        raise VidrayError(f"the driver failed by itself: {said.strip().splitlines()[-1]}")
-    return driver.returncode < 0
+    return await_end(driver, Exit.SOME_FAILED, -signal.SIGKILL) == -signal.SIGKILL
 
 
 def _looked_at(out: Path) -> dict[str, str]:
@@ -146,10 +142,16 @@ def _start(command: list[str], out: Path) -> "subprocess.Popen[str]":
     )
 
 
-def _finish(driver: "subprocess.Popen[str]") -> None:
+def await_end(driver: "subprocess.Popen[str]", *codes: int) -> int:
+    """How it ended. VidrayError with its last words if that is by none of these exit codes.
+
+    A finished driver's is SOME_FAILED, as one video is bad.
+    """
     _, said = driver.communicate(timeout=PATIENCE_S)
-    if driver.returncode != Exit.SOME_FAILED:  # one video is bad
-        raise VidrayError(f"the driver failed by itself: {said.strip().splitlines()[-1]}")
+    if driver.returncode not in codes:
+        last = (said.strip().splitlines() or ["nothing"])[-1]
+        raise VidrayError(f"the driver ended by itself, with {driver.returncode}, and said: {last}")
+    return driver.returncode
 
 
 def _events(out: Path) -> Path:
