@@ -26,6 +26,7 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
+from tests.victims import VICTIMS
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -124,15 +125,6 @@ def test_a_local_ray_listens_on_loopback_only(checkpoint: Path) -> None:
         ]
     assert listening
     assert {ip for ip in listening if not ip_address(ip).is_loopback} == set()
-
-
-VICTIMS = {
-    "reader": lambda fleet: ray.get(fleet.pools.readers[0].process_id.remote()),
-    "encoder": lambda fleet: ray.get(fleet.pools.encoders[0].process_id.remote()),
-    "first rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[0],
-    "second rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[1],
-    "stream host": lambda fleet: ray.get(fleet.host.process_id.remote()),
-}
 
 
 @pytest.mark.parametrize("find_victim", VICTIMS.values(), ids=VICTIMS)

@@ -27,6 +27,7 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
+from tests.victims import VICTIMS
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -110,15 +111,6 @@ def until(is_so: Callable[[], bool], *, patience_s: float) -> float:
         assert time.monotonic() - started < patience_s
         time.sleep(0.05)
     return time.monotonic() - started
-
-
-VICTIMS = {
-    "reader": lambda fleet: ray.get(fleet.pools.readers[0].process_id.remote()),
-    "encoder": lambda fleet: ray.get(fleet.pools.encoders[0].process_id.remote()),
-    "first rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[0],
-    "second rank": lambda fleet: ray.get(fleet.pools.decoders[0].process_ids.remote())[1],
-    "stream host": lambda fleet: ray.get(fleet.host.process_id.remote()),
-}
 
 
 @pytest.mark.parametrize("find_victim", VICTIMS.values(), ids=VICTIMS)
