@@ -21,10 +21,14 @@ def to_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """All columns or these, checked. ValueError if it is no Parquet, or a column not there once."""
+def read_table(source: bytes | io.RawIOBase, columns: Sequence[str] | None = None) -> pa.Table:
+    """All columns or these, checked. ValueError if it is no Parquet, or a column not there once.
+
+    source: of a file only the footer and these columns are read.
+    """
+    file = pa.BufferReader(source) if isinstance(source, bytes) else source
     with _readable():
-        table = _open(pa.BufferReader(data)).read(columns, use_threads=False)
+        table = _open(file).read(columns, use_threads=False)
         table.validate(full=True)  # outside data: Arrow trusts its buffers otherwise
         return table.select(table.column_names if columns is None else columns)
 

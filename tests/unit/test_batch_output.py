@@ -1,8 +1,9 @@
 """What a job wrote can be counted, checked, flattened, shown and compared."""
 
 import json
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,11 +15,15 @@ import pytest
 from jobs import cli
 from jobs.batch.replay import differences
 from jobs.batch.tables import derive, flatten
+from pipeline.errors import StoreCorrupt
+from pipeline.store.commit import Part, build_part
 from pipeline.store.local import LocalStore
+from pipeline.store.objects import ObjectInfo
 from pipeline.store.plan import JobPlan
+from pipeline.store.rows import tally
 from pipeline.tasks.records import to_table
 from tests.job_rows import commit_job, records
-from tests.report_rows import good_row
+from tests.report_rows import bad_row, good_row
 
 ROOT = Path(__file__).parents[2]
 Vidray = Callable[..., tuple[int, str, str]]
@@ -44,6 +49,60 @@ def out(tmp_path: Path) -> Path:
 
 def commit(folder: Path, *, parts: tuple[int, ...]) -> JobPlan:
     return commit_job(LocalStore(str(folder)), parts=parts)
+
+
+class WatchedStore(LocalStore):
+    """Counts what is read of it, and how often."""
+
+    num_bytes = num_reads = 0
+
+    def get_range(self, key: str, *, start: int, stop: int, etag: str | None = None) -> bytes:
+        self.num_bytes += stop - start
+        self.num_reads += 1
+        return super().get_range(key, start=start, stop=stop, etag=etag)
+
+    def spool(self, *args: object, **options: object) -> ObjectInfo:
+        raise AssertionError("a part was read whole")
+
+
+def test_counting_rows_reads_little_of_large_parts_and_small_ones_once(tmp_path: Path) -> None:
+    # Words that do not compress: a part of megabytes.
+    large = [
+        good_row(index, text=random.Random(index).randbytes(500_000).hex()) for index in (0, 2)
+    ]
+    store = WatchedStore(str(tmp_path))
+    for index, rows in enumerate([[*large, bad_row(1)], [good_row(3)], [bad_row(4), good_row(5)]]):
+        ids = tuple(row.video_id for row in rows)
+        part = Part(job_id="j", index=index, video_ids=ids, attempt="a")
+        store.put_new(part.key, build_part(part, to_table(rows)))
+    store.put_new("parts/notes.txt", b"not ours")
+    made = tally(store)
+    assert (made.num_parts, made.num_rows, made.codes) == (3, 6, {"truncated": 2})
+    assert store.head("parts/part-00000.parquet").size_bytes > 1_000_000
+    assert store.num_bytes < 300_000
+    assert store.num_reads <= 3 + 1 + 1
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no Parquet" * 10_000])
+def test_a_part_that_cannot_be_counted_is_named(content: bytes, tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put_new("parts/part-00003.parquet", content)
+    with pytest.raises(StoreCorrupt, match="part-00003.parquet is not readable"):
+        tally(store)
+
+
+class LosingStore(LocalStore):
+    """Lists what is gone when it is read."""
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        for info in list(super().scan(prefix)):
+            self.delete(info.key)
+            yield info
+
+
+def test_a_part_that_is_gone_when_it_is_counted_is_named(out: Path) -> None:
+    with pytest.raises(StoreCorrupt, match="part-00000.parquet was listed, and now no such"):
+        tally(LosingStore(str(out)))
 
 
 def test_flat_tables_hold_every_element_once_with_its_video() -> None:
