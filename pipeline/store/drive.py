@@ -6,6 +6,7 @@ Running it again resumes: whatever a driver that died had not committed is made 
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Generic, TypeVar
@@ -27,8 +28,9 @@ COMMIT_POLICY = RetryPolicy(attempts=3)  # beyond the store's own retries
 class Work(Generic[Row]):
     """How items become rows.
 
-    make_row: one item's row; what it raises stops the job, a video's own fault is a row. to_table:
-    rows with a column video_id. num_at_once: items being made. committed: hears of each part.
+    make_row: one item's row; what it raises stops the job, a video's own fault is a row. It may
+    wait in asyncio.to_thread: there is a thread per item. to_table: rows with a column video_id.
+    num_at_once: items being made. committed: hears of each part.
     """
 
     make_row: Callable[[Item], Awaitable[Row]]
@@ -52,6 +54,9 @@ async def drive(
     is_stopping: asked before each part; once it is so, those under way are the last, and Stopped is
     raised if others are missing.
     """
+    # The loop's own few threads may all wait for copies while finished parts wait for a thread.
+    threads = ThreadPoolExecutor(work.num_at_once, thread_name_prefix="item")
+    asyncio.get_running_loop().set_default_executor(threads)
     missing = await asyncio.to_thread(missing_parts, store, plan, checkpoint=checkpoint)
     begun = takewhile(lambda index: not is_stopping(), missing)
     receipts = await make_parts(store, plan, begun, work, checkpoint=checkpoint)

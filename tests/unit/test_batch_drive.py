@@ -1,6 +1,7 @@
 """The driver: many videos in flight, parts committed once whole, the first error stops it."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pyarrow as pa
@@ -31,13 +32,14 @@ def run(
     plan: JobPlan,
     make_row: MakeRow,
     *,
+    num_at_once: int = AT_ONCE,
     is_stopping: Callable[[], bool] = lambda: False,
     **how: object,
 ) -> list[Receipt]:
     work = Work(
         make_row=make_row,
         to_table=lambda items: make_rows(items, attempt="a"),
-        num_at_once=AT_ONCE,
+        num_at_once=num_at_once,
         **how,
     )
     return asyncio.run(drive(store, plan, work, is_stopping=is_stopping))
@@ -69,6 +71,19 @@ def test_exactly_so_many_videos_are_in_flight_and_parts_overlap() -> None:
     assert max(map(len, most)) == AT_ONCE
     assert any({0, 1, 2} & numbers and {3, 4, 5} & numbers for numbers in most)
     assert missing_parts(store, plan) == []
+
+
+def test_every_video_in_flight_may_wait_in_a_thread_of_its_own() -> None:
+    num_items = 40  # more threads than a loop has by itself
+    store = MemoryStore()
+    plan = open_job(store, SPEC, make_items(num_items))
+    all_wait = threading.Barrier(num_items, timeout=30)
+
+    async def make_row(item: Item) -> Item:
+        await asyncio.to_thread(all_wait.wait)
+        return item
+
+    assert len(run(store, plan, make_row, num_at_once=num_items)) == plan.num_parts
 
 
 def test_a_slow_video_holds_back_its_own_part_only() -> None:
