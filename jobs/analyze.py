@@ -15,14 +15,13 @@ from jobs.results import show
 from jobs.trace import Trace
 from jobs.wish import Wish, require
 from jobs.workplace import Analyse, Recipe, Workplace
-from pipeline.config import EngineLimits, Sampling
+from pipeline.config import Sampling
 from pipeline.errors import ConfigError
 from pipeline.flow import each
 from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record, to_json
 from pipeline.tasks.tasks import Tasks
-from pipeline.video.budget import MAX_WINDOW_TOKENS
 from pipeline.video.source import Source
 
 DEMO_MODEL = Path(__file__).parents[1] / "models" / "vidray-demo"
@@ -83,7 +82,7 @@ def run(settings: Settings) -> int:
         options=settings.options,
         reader=settings.reader,
         int8=settings.int8,
-        question_tokens=_question_tokens(settings.max_new_tokens),
+        max_new_tokens=settings.max_new_tokens,
     )
     trace = Trace()
     try:
@@ -122,13 +121,6 @@ async def _analyse_all(
             for file in draw_boxes(source, record, folder=settings.out, number=number):
                 display.note(f"boxes drawn on {file}")
     return records
-
-
-def _question_tokens(max_new_tokens: int) -> int:
-    """Room for four answers at a time, as far as a full window of video leaves any."""
-    default = EngineLimits()
-    most = default.max_tokens - MAX_WINDOW_TOKENS - default.question_tokens
-    return min(max(default.question_tokens, 4 * max_new_tokens), most)
 
 
 def demo_model() -> Path:

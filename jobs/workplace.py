@@ -15,7 +15,7 @@ from rich.status import Status
 from actors.profile import Profile
 from jobs.wish import require
 from pipeline.analyse import analyse, ignore
-from pipeline.config import EngineLimits
+from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
 from pipeline.flow import Listener
 from pipeline.local import LocalFlow, LocalModel
@@ -23,6 +23,7 @@ from pipeline.model.check import check_model, share_of
 from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
+from pipeline.video.budget import MAX_WINDOW_TOKENS
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
@@ -44,7 +45,14 @@ class Recipe:
     options: PlanOptions
     reader: Reader = "pyav"
     int8: bool = False
-    question_tokens: int = EngineLimits().question_tokens
+    max_new_tokens: int = Sampling().max_new_tokens
+
+    @property
+    def question_tokens(self) -> int:
+        """Room for four answers at a time, as far as a full window of video leaves any."""
+        default = EngineLimits()
+        most = default.max_tokens - MAX_WINDOW_TOKENS - default.question_tokens
+        return min(max(default.question_tokens, 4 * self.max_new_tokens), most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,11 @@ class Method:
     def recipe(self, checkpoint: Path) -> Recipe:
         """What a workplace is set up with."""
         return Recipe(
-            checkpoint=checkpoint, options=self.options, reader=self.reader, int8=self.int8
+            checkpoint=checkpoint,
+            options=self.options,
+            reader=self.reader,
+            int8=self.int8,
+            max_new_tokens=self.tasks.sampling.max_new_tokens,
         )
 
 

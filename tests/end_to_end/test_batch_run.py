@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from jobs.bench.s3_server import BUCKET, S3Server
+from pipeline.config import EngineLimits
 from pipeline.store.open import open_store
 from pipeline.store.plan import CommitPoint
 from pipeline.store.rows import committed_parts
@@ -104,6 +105,19 @@ def test_an_archive_of_good_and_hostile_files_has_one_right_row_each(
     assert all(case.flag in outcomes[name]["flags"] for name, case in BAD.items() if case.flag)
     assert len(heard(events, "started", "finished")) == 2
     assert len(heard(events, "video")) == len(found)
+
+
+def test_a_job_of_very_long_answers_has_room_for_them(
+    clips: Path, model: Path, tmp_path: Path
+) -> None:
+    longer = EngineLimits().question_tokens + 1
+    done = vidray(
+        "batch", "run", clips, tmp_path / "out", "--model", model, "--limit", 1, "--in-process",
+        "--no-caption", "--ask", "Which?", "--choices", "red,blue", "--max-new-tokens", longer,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    (row,) = rows(open_store(str(tmp_path / "out")))
+    assert row["answers"][0]["answer"] in ("red", "blue")
 
 
 # Where, at which passing, and whether over Ray: a start of Ray takes long, commits are the same.
