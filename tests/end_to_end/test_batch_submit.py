@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from pipeline.store.fsck import fsck
 from pipeline.store.open import open_store
 from pipeline.store.plan import load_plan
+from pipeline.store.rows import committed_parts
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
 
@@ -85,17 +87,24 @@ def cluster_says(out: Path, cluster: str) -> str:
     return seen.splitlines()[0].split()[1]
 
 
+def until_committed(out: Path, *, num_parts: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(committed_parts(open_store(str(out)))) < num_parts:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_job_is_submitted_once_stopped_gone_on_with_and_seen_from_outside(
     cluster: str, tmp_path: Path
 ) -> None:
     clips, out = tmp_path / "clips", tmp_path / "out"
     clips.mkdir()
-    for number in range(4):
+    for number in range(15):
         make(clips, Clip(num_frames=24 + number), f"clip {number}")
     (clips / "bad.mp4").write_text("this is no video")
     model = write_folder(tmp_path / "tiny")
-    submit = (
-        "submit", clips, out, "--model", model, "--videos-per-part", 2, "--max-new-tokens", 4,
+    submit = (  # answers take seconds: more than Ray by itself waits before it kills
+        "submit", clips, out, "--model", model, "--videos-per-part", 1, "--max-new-tokens", 1000,
         "--ask", "Who's \"there\"?", "--address", cluster,
     )  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
@@ -105,18 +114,26 @@ def test_a_job_is_submitted_once_stopped_gone_on_with_and_seen_from_outside(
     assert plan is not None
     assert all(one.stdout.startswith(f"{plan.job_id}: ") for one in done)
 
+    until_committed(out, num_parts=3)  # the bad one's is there at once
     assert vidray("cancel", out, "--address", cluster).returncode == 0
     assert cluster_says(out, cluster) == "stopped"
+    num_kept = len(committed_parts(open_store(str(out))))
+    said = vidray("logs", out, "--address", cluster).stdout
+    assert "stopping: no new part is begun" in said
+    assert f"stopped: {num_kept} of 16 rows are committed" in said  # it was not killed
+    assert num_kept < 16
     assert vidray(*submit).stdout == f"{plan.job_id}: pending\n"
     assert cluster_says(out, cluster) == "succeeded"
 
     report = fsck(open_store(str(out)), now_s=0.0)
     assert report.is_sound
-    assert (report.is_finished, report.num_rows) == (True, 5)
+    assert (report.is_finished, report.num_rows) == (True, 16)
     seen = vidray("status", out, "--address", cluster)
     assert seen.returncode == 3
-    assert "5 of 5, 1 failed: 1 not_a_video" in seen.stdout
-    assert "5 videos, 1 failed" in vidray("logs", out, "--address", cluster).stdout
+    assert "16 of 16, 1 failed: 1 not_a_video" in seen.stdout
+    said = vidray("logs", out, "--address", cluster).stdout
+    assert f"{num_kept} of them done before" in said
+    assert "16 videos, 1 failed" in said
     assert vidray(*submit).stdout == f"{plan.job_id}: succeeded\n"
     assert "was not running" in vidray("cancel", out, "--address", cluster).stdout
 
