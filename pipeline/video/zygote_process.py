@@ -26,7 +26,8 @@ _libc = ctypes.CDLL(None)
 
 def main(control_fd: int) -> int:
     """Fork what is asked for until the parent hangs up. Returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; the parent decides
+    for told_to_all in (signal.SIGINT, signal.SIGTERM):  # by a terminal, by a service manager
+        signal.signal(told_to_all, signal.SIG_IGN)  # the parent decides
     for namespaces in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET):
         if _libc.unshare(namespaces) == 0:
             break

@@ -67,6 +67,20 @@ def test_a_lost_zygote_takes_its_children_along_and_is_replaced(clip: Path) -> N
     assert other.pid != zygote.pid
 
 
+@pytest.mark.parametrize("told_to_all", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_leaves_decoding_to_the_parent(
+    clip: Path, told_to_all: signal.Signals
+) -> None:
+    with open_media(Source.of(clip)) as media:
+        zygote = the_zygote()
+        [child] = zygote.children()
+        child.send_signal(told_to_all)
+        zygote.send_signal(told_to_all)
+        plan = make_plan(media.info, source_id="it")
+        assert sum(len(chunk.frames) for chunk in media.read(plan, plan.windows[0]))
+        assert [zygote, child] == [the_zygote(), *zygote.children()]
+
+
 def test_a_child_that_dies_while_it_is_given_up_costs_nobody_else(clip: Path) -> None:
     with open_media(Source.of(clip)) as other, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         zygote = the_zygote()
