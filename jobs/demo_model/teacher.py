@@ -24,7 +24,7 @@ from pipeline.types import MERGE, Grid
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
 BOXES = 5.0  # their errors are small
-TIMES = 0.3
+TIMES = 1.0
 # After these layers a token knows its place, a question the grid, a token its shape's edges, and
 # whoever writes a box the whole of it.
 PLACE_LAYER, GRID_LAYER, EDGE_LAYER, BOX_LAYER = 1, 2, 2, 4
