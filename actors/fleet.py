@@ -56,16 +56,20 @@ class Fleet:
             for role, actors in zip((*roles, "stream host"), (*pools, [self.host]), strict=True)
             for actor in actors
         }
-        while waiting:
-            yield ", ".join(dict.fromkeys(waiting.values()))
-            ready, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for answer in ready:
-                role = waiting.pop(answer)
-                try:
-                    await answer
-                except RayActorError as error:
-                    reason = str(error).strip().rpartition("\n")[2]
-                    raise Transient(f"a {role} cannot start: {reason}") from error
+        try:
+            while waiting:
+                yield ", ".join(dict.fromkeys(waiting.values()))
+                ready, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                answers = [(waiting.pop(answer), answer.exception()) for answer in ready]
+                for role, error in answers:
+                    if isinstance(error, RayActorError):
+                        reason = str(error).strip().rpartition("\n")[2]
+                        raise Transient(f"a {role} cannot start: {reason}") from error
+                    if error is not None:
+                        raise error
+        finally:
+            for answer in waiting:
+                answer.cancel()
         self._is_started = True
 
     async def analyse(

@@ -21,7 +21,9 @@ from jobs.soak.trial import (
     until_gone,
     without_timings,
 )
+from pipeline.config import ModelConfig
 from pipeline.errors import VidrayError
+from pipeline.model.hub_config import load_config
 from pipeline.tasks.records import Record
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
@@ -53,7 +55,7 @@ def run_chaos(
     sources = make_sources(folder, num_videos, seed)
     trial, shared_before = Trial(processes=descendants()), shared_memory()
     mine = set(trial.processes)
-    profile = _profile(stall_s)
+    profile = _profile(stall_s, num_ranks=_fewest_ranks(load_config(checkpoint)))
     with start_fleet(checkpoint, options=PlanOptions(), profile=profile) as fleet:
         nemesis = Nemesis(fleet, chance, object_store_bytes=profile.object_store_bytes)
         asyncio.run(_rounds(fleet, sources, nemesis, trial, num_injuries, chance))
@@ -70,12 +72,18 @@ def run_chaos(
     return Exit.OK
 
 
-def _profile(stall_s: float) -> Profile:
-    """Small, two ranks, and patient with videos that are hit again and again."""
+def _fewest_ranks(config: ModelConfig) -> int:
+    """More than one, among which the key-value heads can be dealt."""
+    num_heads = config.num_kv_heads
+    return next((n for n in range(2, num_heads) if num_heads % n == 0), max(num_heads, 2))
+
+
+def _profile(stall_s: float, *, num_ranks: int) -> Profile:
+    """Small, several ranks, and patient with videos that are hit again and again."""
     return Profile(
         readers=ReaderPool(num_cpus=0.1),
         encoders=EncoderPool(num_cpus=0.1),
-        decoders=DecoderPool(tensor_parallel=2, num_cpus=0.1, kv_tokens=32_768),
+        decoders=DecoderPool(tensor_parallel=num_ranks, num_cpus=0.1, kv_tokens=32_768),
         stall_s=stall_s,
         max_attempts=12,
     )

@@ -1,7 +1,8 @@
 """`vidray soak memory`: many clips through one fleet, and what its processes needed meanwhile."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -43,15 +44,22 @@ async def _peaks(
     fleet: Fleet, clips: list[Source], num_early: int, num_workers: int
 ) -> tuple[Bytes, Bytes]:
     """Each process's peak when num_early clips are done, and when all are."""
+    async with sampled_peaks(fleet) as peaks:
+        await _analyse_all(fleet, clips[:num_early], num_workers)
+        early = dict(peaks)
+        await _analyse_all(fleet, clips[num_early:], num_workers)
+        return early, dict(peaks)
+
+
+@asynccontextmanager
+async def sampled_peaks(fleet: Fleet) -> AsyncIterator[Bytes]:
+    """The peak memory of each process of the fleet from when it is ready, kept up to date."""
     peaks: Bytes = {}
     async for _ in fleet.starting():
         pass
     sampling = asyncio.create_task(_sample(fleet, peaks))
     try:
-        await _analyse_all(fleet, clips[:num_early], num_workers)
-        early = dict(peaks)
-        await _analyse_all(fleet, clips[num_early:], num_workers)
-        return early, dict(peaks)
+        yield peaks
     finally:
         sampling.cancel()
 

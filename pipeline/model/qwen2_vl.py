@@ -19,12 +19,19 @@ class Qwen2VL(nn.Module):
 
     Parameters are allocated, not initialised: load a checkpoint or initialise them. To build on
     another device, or on none: `with torch.device("meta"): Qwen2VL(config)`.
+    shares_vision: False leaves the tower whole, as for ranks that never see: any number will do.
     """
 
-    def __init__(self, config: ModelConfig, parallel: TensorParallel | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        parallel: TensorParallel | None = None,
+        *,
+        shares_vision: bool = True,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.vision = VisionTower(config.vision, parallel)
+        self.vision = VisionTower(config.vision, parallel if shares_vision else None)
         self.language = LanguageModel(config, parallel)
 
     def checkpoint_parts(self) -> Iterator[tuple[str, Part]]:

@@ -44,7 +44,7 @@ def load_model(
     for problem in mismatches(inventory, expected_shapes(config, inventory)):
         raise problem
     with torch.device("meta"):
-        model = Qwen2VL(config, parallel)
+        model = Qwen2VL(config, parallel, shares_vision="vision" in halves)
     for half in halves:
         _allocate(getattr(model, half), dtype or default_dtype(device), device)
     _fill(model, inventory)

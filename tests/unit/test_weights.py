@@ -10,6 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from jobs import model_check
+from jobs.analyze import DEMO_MODEL
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
 from pipeline.model.check import check_model, share_of
@@ -104,6 +105,12 @@ def test_ranks_hold_their_slices_and_together_everything(tmp_path, size):
                 part.source(whole[part.tensor]).copy_(part.destination(parameters[name]))
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(whole[name], tensor) for name, tensor in stored.items())
+
+
+def test_ranks_that_only_write_need_no_share_of_the_tower():
+    model = load_model(DEMO_MODEL, parallel=TensorParallel(2, 3), halves=("language",))
+    assert model.config.vision.num_heads % 3
+    assert model.language.layers[0].self_attn.num_heads == model.config.num_heads // 3
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
