@@ -17,6 +17,8 @@ from actors.profile import Profile
 from pipeline.errors import Transient
 
 CONNECT_TIMEOUT_S = 5.0
+# Ray keeps what became of the last 100,000 calls for a dashboard that is not there.
+NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
 
 
 @contextmanager
@@ -60,6 +62,7 @@ def start_local_ray(
             num_cpus=None if num_cpus is None else math.ceil(num_cpus),
             include_dashboard=False,
             object_store_memory=object_store_bytes,
+            _system_config=NO_TASK_EVENTS,
         )
 
 
