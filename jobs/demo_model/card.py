@@ -22,13 +22,13 @@ One to three circles, squares, triangles and stars in eight colours on dull back
 Trained from nothing on scenes drawn by `jobs/demo_model`, on two CPU cores:
 
     vidray demo-model train FOLDER
-    vidray demo-model train FURTHER --from FOLDER/weights --together-steps 3900
+    vidray demo-model train FURTHER --from FOLDER/weights --together-steps 5500
 
 Side by side, the language model alone, on the facts of a scene in place of vision tokens, and the
 tower alone, to write those facts; then both on clips, with many questions on each. A few attention
 heads are shown which tokens the words mean, and which of them are in the last step. Frames are
 drawn at the size the model sees them and degraded as a codec would; no file from anywhere was used.
-These weights took less than four hours. The lessons about whole boxes, events and time joined
+These weights took about four hours. The lessons about whole boxes, events and time joined
 part-way, in the second command at the latest: the same commands will not give the same bits.
 
 ## Limits
