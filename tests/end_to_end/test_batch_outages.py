@@ -49,6 +49,13 @@ class Job:
         return (self.source, out, "--model", self.model, "--videos-per-part", 3,
                 "--max-new-tokens", 4, *more)  # fmt: skip
 
+    def assert_undisturbed(self, out: str, reader: "Reader") -> None:
+        """The rows are an undisturbed run's, and whoever read meanwhile saw nothing else."""
+        store = open_store(out, self.server.config())
+        assert_complete(store)
+        assert words(store) == self.expected
+        assert not reader.wrong
+
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
@@ -150,10 +157,7 @@ def test_a_server_killed_and_restarted_mid_run_costs_nothing(
     made = [event["video_id"] for event in heard(events, "video")]
     assert len(set(made)) == len(made) == NUM_CLIPS  # no video was made twice
     assert [event["is_mine"] for event in heard(events, "part")] == [True] * NUM_PARTS
-    store = open_store(out, job.server.config())
-    assert_complete(store)
-    assert words(store) == job.expected
-    assert not reader.wrong
+    job.assert_undisturbed(out, reader)
     assert len(reader.seen) > 2
 
 
@@ -188,9 +192,7 @@ def test_a_server_that_stays_dead_ends_the_job_clearly_and_it_goes_on_later(
     assert again.returncode == 3, again.stderr
     assert kept.items() <= {info.key: info.etag for info in store.scan("parts/part-")}.items()
     assert len(heard(events, "video")) == NUM_CLIPS - 3 * len(kept)
-    assert_complete(store)
-    assert words(store) == job.expected
-    assert not reader.wrong
+    job.assert_undisturbed(out, reader)
 
 
 PUT_FAULTS: tuple[Fault, ...] = (
@@ -222,8 +224,5 @@ def test_a_store_whose_answers_are_slow_wrong_or_lost_costs_time_only(
     assert done.returncode == 3, done.stderr
     assert len(heard(events, "video")) == NUM_CLIPS
     assert [event["is_mine"] for event in heard(events, "part")] == [True] * NUM_PARTS
-    store = open_store(out, job.server.config())
-    assert_complete(store)
-    assert words(store) == job.expected
-    assert not reader.wrong
+    job.assert_undisturbed(out, reader)
     assert len(reader.seen) > 2
