@@ -396,11 +396,10 @@ def test_two_drivers_on_one_job_make_one_set_of_parts_and_readers_see_no_torn_ro
     uri, endpoint, store = place
     drivers = [start_driver(uri, endpoint) for _ in range(2)]
     num_looks = 0
-    while load_success(store) is None or any(driver.poll() is None for driver in drivers):
+    while any(driver.poll() is None for driver in drivers):
         ids = read_ids(store)
         assert len(set(ids)) == len(ids)
         num_looks += 1
-        assert num_looks < 100_000
     made = [finish_driver(driver) for driver in drivers]
     assert sum(own for _, own in made) == 4
     assert num_looks > 3
