@@ -1,7 +1,7 @@
 """Clips with many questions each, as ids: what the decoder learns from."""
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.random import Generator
@@ -27,6 +27,7 @@ STEPS_PER_BATCH = 20  # temporal patches, whatever the clips' length
 MAX_CLIPS = 10
 NUM_QUESTIONS = 7  # of each clip, besides the caption
 STILL_SHARE = 0.25
+LATE_SHARE = 0.5  # of moving clips: drawn anew, once, if nothing appears; they are the hard ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,16 @@ def make_clips(
         low, high = max(2.0, num_steps - 0.45), min(10.0, num_steps + 0.45)
         duration_s = float(rng.uniform(low, high)) if not is_still else 2.0
         is_repeated = not is_still and rng.random() < 0.03  # one frame, again and again
-        scene = random_scene(
-            rng, aspect=aspect, duration_s=duration_s, is_still=is_still or is_repeated
+        draw = partial(
+            random_scene,
+            rng,
+            aspect=aspect,
+            duration_s=duration_s,
+            is_still=is_still or is_repeated,
         )
+        scene = draw()
+        if rng.random() < LATE_SHARE and all(shape.appears_s is None for shape in scene.shapes):
+            scene = draw()
         times = [0.0, 0.0] if is_still else sample_times(duration_s, 2 * num_steps)
         if is_drawn:
             drawn = render(scene, times, height=size.height, width=size.width, colour_jitter=14)

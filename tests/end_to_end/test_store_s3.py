@@ -23,7 +23,7 @@ import pytest
 from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.errors import BadInput, FailureCode, StoreDenied, StoreError, Transient
 from pipeline.store.archive import Archive
-from pipeline.store.commit import PART_PREFIX, load_success, missing_parts, part_index
+from pipeline.store.commit import PART_PREFIX, missing_parts, part_index
 from pipeline.store.fsck import fsck
 from pipeline.store.items import Item
 from pipeline.store.objects import ObjectStore, find, get, probe

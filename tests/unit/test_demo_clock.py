@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.demo_model.clock import changes
+from jobs.demo_model.clock import changes, first_x
 from jobs.demo_model.gaze import Gazes
 from jobs.demo_model.lessons import make_clips
 from jobs.demo_model.targets import COLOUR_INDEX, KIND_INDEX, TokenTargets, token_targets
@@ -46,6 +46,17 @@ def test_what_comes_and_goes_is_told_by_name_in_the_step_that_shows_it(events, c
         for step in steps:
             expected[step, [first_word + RED, first_word + STAR]] = 1
     assert (told == expected).all()
+
+
+@pytest.mark.parametrize(("appears_s", "seen_first_s"), [(None, 0.0), (1.2, 1.5), (1.7, 2.0)])
+def test_every_token_of_a_shape_is_told_where_that_shape_was_first_seen(appears_s, seen_first_s):
+    targets = clip_targets(direction="left", speed=0.1, appears_s=appears_s)
+    told = first_x(targets, len(TIMES_S), num_columns=6)
+    for colour, expected in (("blue", 6 * 0.2), ("red", 6 * (0.7 - 0.1 * seen_first_s))):
+        own = (targets.is_shape > 0) & (targets.colour == COLOUR_INDEX[colour])
+        assert own.any()
+        assert told[own] == pytest.approx(expected, abs=1e-5)
+    assert not told[targets.is_shape == 0].any()
 
 
 def test_a_look_at_one_step_keeps_its_tokens_only():

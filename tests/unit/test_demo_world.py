@@ -8,6 +8,7 @@ import pytest
 
 from jobs.demo_model.dataset import make_pairs
 from jobs.demo_model.degrade import degrade
+from jobs.demo_model.lessons import sample_times
 from jobs.demo_model.paint import paint
 from jobs.demo_model.questions import (
     ASKING,
@@ -48,6 +49,14 @@ SENTENCE = (
 
 def scenes(count, **kwargs):
     return [random_scene(np.random.default_rng(seed), **kwargs) for seed in range(count)]
+
+
+def test_every_shape_is_in_two_sampled_frames_and_so_has_a_direction_to_be_seen():
+    for scene in scenes(500):
+        num_frames = 2 * round(scene.duration_s)  # at 2 fps, an even number
+        times = sample_times(scene.duration_s, num_frames)
+        for shape in scene.shapes:
+            assert sum(shape.is_visible(time_s) for time_s in times) >= 2
 
 
 def test_equal_seeds_give_equal_scenes_and_batches():
