@@ -32,6 +32,10 @@ ENCODERS = {
 }
 
 
+# Sides whose tokens make a chunk of two temporal patches.
+CHUNKED = {"width": 448, "height": 224}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """What to make. times: presentation times in units of 1 / ticks, one per frame."""

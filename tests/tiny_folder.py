@@ -9,6 +9,8 @@ from tests.tiny_model import Tiny, checkpoint, hub_config, preprocessor_config, 
 from tests.tiny_tokenizer import tiny_tokenizer
 
 MAX_PIXELS = 4 * 28 * 28  # a frame is at most four tokens, so tests are quick
+# So that short clips have several chunks: two temporal patches each.
+CHUNKED_PIXELS = 128 * 28 * 28
 
 
 def write_folder(

@@ -4,8 +4,10 @@ from pipeline.errors import BadInput, FailureCode
 from pipeline.types import PATCH, TEMPORAL, ChunkSpan, Grid, Size, Window
 from pipeline.video.timeline import Samples
 
-# Stages work side by side only if there is something to hand over: short clips are cut finer.
+# Stages work side by side only if there is something to hand over: short clips are cut finer, but
+# not so fine that handing over takes longer than the work (256 tokens are 5 ms of a GPU's tower).
 MIN_CHUNKS = 4
+FINE_TOKENS = 256
 
 
 def window_spans(num_steps: int, *, max_steps: int, overlap_steps: int) -> list[range]:
@@ -34,9 +36,10 @@ def chunk_spans(
     """Cut temporal patches into equal chunks near chunk_tokens, the last one perhaps shorter.
 
     Equal, because the vision tower is bit-exact at a fixed batch shape. At least MIN_CHUNKS chunks
-    if there are that many patches.
+    as long as those have FINE_TOKENS.
     """
-    steps = max(1, min(chunk_tokens // tokens_per_step, num_steps // MIN_CHUNKS))
+    finest = max(num_steps // MIN_CHUNKS, FINE_TOKENS // tokens_per_step)
+    steps = max(1, min(chunk_tokens // tokens_per_step, finest))
     starts = range(0, num_steps, steps)
     return tuple(
         ChunkSpan(index, start, min(start + steps, num_steps)) for index, start in enumerate(starts)

@@ -24,8 +24,8 @@ from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
-from tests.media_factory import Clip, make
-from tests.tiny_folder import write_folder
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 from tests.victims import VICTIMS
 
 pytestmark = pytest.mark.timeout(300)
@@ -59,14 +59,14 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny", max_pixels=CHUNKED_PIXELS)
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
     """Three videos and, between them, one that is none."""
     folder = tmp_path_factory.mktemp("clips")
-    clips = [make(folder, Clip(num_frames=24 + 6 * n), f"clip{n}") for n in range(3)]
+    clips = [make(folder, Clip(num_frames=24 + 6 * n, **CHUNKED), f"clip{n}") for n in range(3)]
     bad = folder / "bad.mp4"
     bad.write_text("this is no video")
     return [Source.of(path) for path in (clips[0], bad, *clips[1:])]

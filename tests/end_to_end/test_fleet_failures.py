@@ -25,8 +25,8 @@ from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
-from tests.media_factory import Clip, make
-from tests.tiny_folder import write_folder
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 from tests.victims import VICTIMS
 
 pytestmark = pytest.mark.timeout(400)
@@ -48,13 +48,16 @@ PROFILE = Profile(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny", max_pixels=CHUNKED_PIXELS)
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
     folder = tmp_path_factory.mktemp("clips")
-    return [Source.of(make(folder, Clip(num_frames=24 + 6 * n), f"clip{n}")) for n in range(3)]
+    return [
+        Source.of(make(folder, Clip(num_frames=24 + 6 * n, **CHUNKED), f"clip{n}"))
+        for n in range(3)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +184,7 @@ import ctypes
 from pipeline.video import media, zygote_process
 rgb = media.Video.rgb
 def crash_on_tall(self, frame, **size):
-    if frame.height > 100:
+    if frame.height > 250:
         ctypes.string_at(0)
     return rgb(self, frame, **size)
 media.Video.rgb = crash_on_tall
@@ -203,7 +206,7 @@ def test_a_clip_that_crashes_its_decoder_fails_alone(
         return os.getpid()
 
     before = in_actor(reader, poison_decoding)
-    poison = Source.of(make(tmp_path, Clip(height=128)))
+    poison = Source.of(make(tmp_path, Clip(height=256)))
     records = asyncio.run(analyse_all(fleet, [*sources, poison]))
     assert records[:-1] == [without_timings(record) for record in expected]
     assert (records[-1].status, records[-1].code) == ("failed", FailureCode.DECODER_CRASH)

@@ -19,9 +19,9 @@ from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
-from tests.media_factory import Clip, make
+from tests.media_factory import CHUNKED, Clip, make
 from tests.timelines import require_timeline
-from tests.tiny_folder import write_folder
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -39,11 +39,11 @@ class Seen(NamedTuple):
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """One clip over Ray on this machine, which is still up."""
     folder = tmp_path_factory.mktemp("seen")
-    clip = make(folder, Clip(num_frames=240, fps=12))
+    clip = make(folder, Clip(num_frames=48, fps=12, **CHUNKED))
     trace = Trace()
     tasks = Tasks(asks=(Ask(question="Why?"),), sampling=Sampling(max_new_tokens=NUM_WORDS))
     with start_fleet(
-        write_folder(folder / "model"),
+        write_folder(folder / "model", max_pixels=CHUNKED_PIXELS),
         options=PlanOptions(fps=12.0),
         profile=Profile(decoders=DecoderPool(kv_tokens=8_192)),
         exports_metrics=True,

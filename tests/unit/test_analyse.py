@@ -20,8 +20,8 @@ from pipeline.types import FACTOR
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
-from tests.media_factory import Clip, make
-from tests.tiny_folder import MAX_PIXELS, write_folder
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, MAX_PIXELS, write_folder
 from tests.tiny_model import Tiny
 
 SHORT = Sampling(max_new_tokens=6)
@@ -74,11 +74,13 @@ def test_the_same_clip_gives_the_same_words(model, clip):
     assert replace(first, timings=second.timings) == second
 
 
-def test_stages_follow_each_other_and_reading_runs_ahead_within_bounds(model, tmp_path):
-    long_clip = make(tmp_path, Clip(num_frames=240, fps=12))
+def test_stages_follow_each_other_and_reading_runs_ahead_within_bounds(tmp_path):
+    model = LocalModel.load(write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS))
+    long_clip = make(tmp_path, Clip(num_frames=96, fps=12, **CHUNKED))
     heard = []
     record = run(model, long_clip, listener=heard, fps=12.0)
     (planned,) = (event for event in heard if isinstance(event, Planned))
+    assert len(planned.plan.windows[0].chunks) > CHUNKS_AHEAD + 2
     done = Counter()
     chunk_steps = [e.num_steps for e in heard if isinstance(e, Moved) and e.stage == "prefill"]
     for event in heard:

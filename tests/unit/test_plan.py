@@ -565,6 +565,7 @@ CHUNKINGS = [  # width, height, s, chunk_tokens, steps of each chunk
     (640, 360, 4, 1024, [1] * 4),
     (1280, 720, 10, 1, [1] * 10),  # a chunk holds one temporal patch even if that is too much
     (640, 360, 10, 100_000, [2] * 5),
+    (168, 112, 10, 1024, [2] * 5),  # 117 tokens a step: the paper's least
 ]
 
 

@@ -18,9 +18,9 @@ from pipeline.stint import Place, Stint
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
-from tests.media_factory import Clip, make
+from tests.media_factory import CHUNKED, Clip, make
 from tests.timelines import require_timeline
-from tests.tiny_folder import write_folder
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,8 +29,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 def events(tmp_path_factory):
     """Of one real clip in one process, as they stand in the file."""
     folder = tmp_path_factory.mktemp("traced")
-    clip = make(folder, Clip(num_frames=240, fps=12))
-    model = LocalModel.load(write_folder(folder / "model"))
+    clip = make(folder, Clip(num_frames=48, fps=12, **CHUNKED))
+    model = LocalModel.load(write_folder(folder / "model", max_pixels=CHUNKED_PIXELS))
     flow = LocalFlow(model, options=PlanOptions(fps=12.0))
     tasks = Tasks(asks=(Ask(question="Why?"),), sampling=Sampling(max_new_tokens=6))
     trace = Trace()
@@ -52,7 +52,7 @@ def test_chunks_go_from_stage_to_stage_while_later_ones_are_read(events):
         assert end(read) <= encode["ts"]
         assert end(encode) <= prefill["ts"]
     assert any(chunks[k + 1]["read"]["ts"] < end(chunks[k]["prefill"]) for k in range(3))
-    assert sum(stages["read"]["args"]["frames"] for stages in chunks.values()) == 240
+    assert sum(stages["read"]["args"]["frames"] for stages in chunks.values()) == 48
 
 
 def end(event):
