@@ -73,8 +73,8 @@ class LanguageDecoderActor:
         await self._replica.open(stream_id, media, urgency=urgency)
         self._measure_cache()
 
-    async def prefill(self, stream_id: str, parcel: TokenParcel) -> Stint:
-        return await self._replica.prefill(stream_id, parcel.unpack())
+    async def prefill(self, stream_id: str, parcel: TokenParcel, left: int) -> Stint:
+        return await self._replica.prefill(stream_id, parcel.unpack(), left=left)
 
     async def ask(
         self, stream_id: str, questions: Sequence[Question]

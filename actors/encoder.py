@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -12,14 +12,25 @@ import torch
 
 from actors.calls import end_process
 from actors.metrics import Metrics, place_of_actor
+from actors.order import LeastLeftFirst
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.weights import load_model
 from pipeline.stint import Stint
+from pipeline.video.budget import CHUNK_TOKENS
 
-MAX_BATCH = 4  # chunks; more only makes the first of them wait
-Waiting = tuple[FrameParcel, asyncio.Future[tuple[TokenParcel, Stint]]]
+MAX_BATCH = 4  # chunks; more only makes the first of them wait,
+BATCH_TOKENS = CHUNK_TOKENS  # and a full chunk keeps the tower busy alone
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A chunk of frames, and how many of its window come after it."""
+
+    parcel: FrameParcel
+    left: int
+    done: asyncio.Future[tuple[TokenParcel, Stint]]
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -39,17 +50,21 @@ class VisionEncoderActor:
         self._stall_s = profile.stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._waiting: list[Waiting] = []
+        self._order = LeastLeftFirst()
         self._place, self._metrics = place_of_actor(), Metrics()
         self._is_busy = asyncio.Lock()
 
     @ray.method(num_returns=2)
-    async def encode(self, parcel: FrameParcel) -> tuple[TokenParcel, Stint]:
-        """The parcel's tokens, and what that took: the time of its whole batch."""
+    async def encode(self, parcel: FrameParcel, left: int) -> tuple[TokenParcel, Stint]:
+        """The parcel's tokens, and what that took: the time of its whole batch.
+
+        left: chunks of the window after it
+        """
         done: asyncio.Future[tuple[TokenParcel, Stint]]
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((parcel, done))
+        self._waiting.append(Waiting(parcel, left, done))
         async with self._is_busy:
-            if not done.done():
+            while not done.done():  # others may be nearer to their end
                 await self._encode_waiting()
         return await done
 
@@ -58,7 +73,7 @@ class VisionEncoderActor:
 
     async def _encode_waiting(self) -> None:
         batch = self._take_batch()
-        parcels = [parcel for parcel, _ in batch]
+        parcels = [each.parcel for each in batch]
         loop, started_s = asyncio.get_running_loop(), time.monotonic()
         try:
             async with asyncio.timeout(self._stall_s):
@@ -66,8 +81,8 @@ class VisionEncoderActor:
         except TimeoutError as error:
             end_process(error)
         except Exception as error:  # noqa: BLE001 - each waiter is told
-            for _, done in batch:
-                done.set_exception(error)
+            for each in batch:
+                each.done.set_exception(error)
             return
         stint = self._place.stint(
             "encode",
@@ -76,18 +91,23 @@ class VisionEncoderActor:
             num_bytes=sum(tokens.num_bytes for tokens in encoded),
         )
         self._metrics.count(stint, num_chunks=len(batch), num_waiting=len(self._waiting))
-        for (_, done), tokens in zip(batch, encoded, strict=True):
+        for each, tokens in zip(batch, encoded, strict=True):
             share = replace(stint, num_tokens=tokens.num_tokens, num_bytes=tokens.num_bytes)
-            done.set_result((tokens, share))
+            each.done.set_result((tokens, share))
 
     def _take_batch(self) -> list[Waiting]:
         """The oldest chunk of each of some videos: a second one would only keep the first back."""
         oldest: dict[str, Waiting] = {}
         for each in self._waiting:
-            oldest.setdefault(each[0].plan_hash, each)
-        batch = list(oldest.values())[:MAX_BATCH]
-        taken = {done for _, done in batch}
-        self._waiting = [each for each in self._waiting if each[1] not in taken]
+            oldest.setdefault(each.parcel.plan_hash, each)
+        batch: list[Waiting] = []
+        room = BATCH_TOKENS
+        for each in self._order.sorted(oldest.values(), left=lambda each: each.left):
+            if not batch or each.parcel.num_tokens <= room:
+                batch.append(each)
+                room -= each.parcel.num_tokens
+        batch = batch[:MAX_BATCH]
+        self._waiting = [each for each in self._waiting if each not in batch]
         return batch
 
     def _encode(self, parcels: list[FrameParcel]) -> list[TokenParcel]:

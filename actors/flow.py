@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,8 @@ class RayVideo:
                         chunk.note.is_damaged,
                         read_s=chunk.note.stint.duration_s,
                         encode_s=stint.duration_s,
+                        taken=partial(credit.give_back, self._flow.num_bytes(view.window, span)),
                     )
-                    credit.give_back(self._flow.num_bytes(view.window, span))
             finally:
                 pump.cancel()
 
@@ -187,7 +188,8 @@ class RayVideo:
                 frames, noted = reader.read.remote(self._key)
                 note: ReadNote = await self._flow.answer_of(reader, noted)
                 listener(Moved(span.num_steps, note.stint, view.window.index, span.index))
-                encoding.put_nowait(_Encoding(note, *encoder.encode.remote(frames)))
+                left = len(view.window.chunks) - 1 - span.index
+                encoding.put_nowait(_Encoding(note, *encoder.encode.remote(frames, left)))
         except Exception as error:  # noqa: BLE001 - raised again by whoever takes the chunks
             encoding.put_nowait(error)
 
@@ -202,7 +204,9 @@ class RayStream:
         self._view = view
 
     async def prefill(self, chunk: EncodedChunk) -> Stint:
-        call: Awaitable[Stint] = self._decoder.prefill.remote(self._key, chunk.tokens)
+        chunks = self._view.window.chunks if self._view else ()
+        left = len(chunks) - 1 - chunk.index
+        call: Awaitable[Stint] = self._decoder.prefill.remote(self._key, chunk.tokens, left)
         return await self._flow.answer_of(self._decoder, call)
 
     async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.types import FrameChunk, TokenChunk
+from pipeline.types import TEMPORAL, FrameChunk, TokenChunk
+from pipeline.video.sizes import PIXELS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class FrameParcel:
             chunk.frames.numpy(),
             chunk.is_damaged,
         )
+
+    @property
+    def num_tokens(self) -> int:
+        num_frames, height, width, _ = self.frames.shape
+        return int(num_frames // TEMPORAL * height * width // PIXELS_PER_TOKEN)
 
     def unpack(self) -> FrameChunk:
         return FrameChunk(

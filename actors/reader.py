@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import ray
@@ -24,6 +24,10 @@ from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
 
 Result = TypeVar("Result")
+
+# Between a video's children and those of the next younger one; each step is 1.25 times less of a
+# processor that both want. Shared evenly, two long videos would both be slow to their first word.
+STEP_BACK, MAX_NICENESS = 5, 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +99,10 @@ class FrameReaderActor:
 
     async def open(self, key: str, source: Source) -> Opened:
         """Start a child on the video and read its header. Raises BadInput."""
+        niceness = min(STEP_BACK * len(self._videos), MAX_NICENESS)
+        limits = replace(self._limits, niceness=niceness)
         video = self._videos[key] = OpenVideo(self._place)
-        return await self._on_thread(video, lambda: video.open(source, self._limits))
+        return await self._on_thread(video, lambda: video.open(source, limits))
 
     async def start(self, key: str, plan: SamplingPlan, window: Window) -> None:
         """Go to the window's first chunk."""

@@ -79,15 +79,15 @@ class Replica:
         """
         await self._wish(OpenStream(stream_id, tuple(media)), urgency=urgency)
 
-    async def prefill(self, stream_id: str, chunk: TokenChunk) -> Stint:
+    async def prefill(self, stream_id: str, chunk: TokenChunk, *, left: int = 0) -> Stint:
         """Return once the chunk is in the cache: the time of the step that took it.
 
-        StreamError if it is not the stream's next one.
+        left: chunks of the window after it. StreamError if it is not the stream's next one.
         """
         self._require_alive()
         done: asyncio.Future[Stint] = asyncio.get_running_loop().create_future()
         self._waiters.prefills.setdefault(stream_id, asyncio.Queue()).put_nowait(done)
-        self._schedule.add_chunk(stream_id, chunk)
+        self._schedule.add_chunk(stream_id, chunk, left=left)
         self._wake.set()
         return await done
 

@@ -1,4 +1,4 @@
-"""Who is served next by a replica: fair between streams, words before video, urgent before patient.
+"""Who is served next by a replica: words before video, of videos the nearest to its end.
 
 Plain Python; the replica's actor only feeds it and carries out what it decides.
 """
@@ -6,16 +6,20 @@ Plain Python; the replica's actor only feeds it and carries out what it decides.
 from collections import deque
 from dataclasses import dataclass, field
 
+from actors.order import LeastLeftFirst
 from pipeline.types import TokenChunk
+from pipeline.video.budget import CHUNK_TOKENS
 
-MAX_PREFILL_TOKENS = 2048  # video tokens in one step: bounds how long a step keeps words waiting
+# Video tokens in one step. A full chunk keeps the replica busy alone; more only keep words waiting.
+MAX_PREFILL_TOKENS = CHUNK_TOKENS
 
 
 @dataclass(slots=True)
 class Schedule:
-    """Chunks waiting per stream, and the turns being answered."""
+    """Chunks waiting per stream, each with how many come after it, and the turns being answered."""
 
-    waiting: dict[str, deque[TokenChunk]] = field(default_factory=dict)  # in turn order
+    waiting: dict[str, deque[tuple[TokenChunk, int]]] = field(default_factory=dict)  # in turn order
+    order: LeastLeftFirst = field(default_factory=LeastLeftFirst)
     turns: list[str] = field(default_factory=list)
 
     @property
@@ -26,24 +30,25 @@ class Schedule:
     def num_chunks(self) -> int:
         return sum(map(len, self.waiting.values()))
 
-    def add_chunk(self, stream_id: str, chunk: TokenChunk) -> None:
-        self.waiting.setdefault(stream_id, deque()).append(chunk)
+    def add_chunk(self, stream_id: str, chunk: TokenChunk, *, left: int) -> None:
+        self.waiting.setdefault(stream_id, deque()).append((chunk, left))
 
     def drop_stream(self, stream_id: str) -> None:
         self.waiting.pop(stream_id, None)
 
     def next_prefills(self) -> tuple[tuple[str, TokenChunk], ...]:
-        """Take at most one chunk of each stream, the longest-waiting streams first.
+        """Take at most one chunk of each stream, in the order's turn.
 
-        One chunk is always taken, however large; then as many as fit. Streams that were served go
-        to the back, so a ten-hour video waits for a ten-second clip's chunk, never for its end.
+        One chunk is always taken, however large; then as many as fit. A ten-second clip waits for
+        a ten-hour video's chunk, never for its end.
         """
         chosen: list[tuple[str, TokenChunk]] = []
         room = MAX_PREFILL_TOKENS
-        for stream_id in list(self.waiting):
+        ready = [stream_id for stream_id, chunks in self.waiting.items() if chunks]
+        for stream_id in self.order.sorted(ready, left=lambda name: self.waiting[name][0][1]):
             chunks = self.waiting[stream_id]
-            if chunks and (not chosen or chunks[0].tokens.shape[0] <= room):
-                chunk = chunks.popleft()
+            if not chosen or chunks[0][0].tokens.shape[0] <= room:
+                chunk, _ = chunks.popleft()
                 room -= chunk.tokens.shape[0]
                 chosen.append((stream_id, chunk))
                 self.waiting[stream_id] = self.waiting.pop(stream_id)

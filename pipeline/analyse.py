@@ -7,7 +7,9 @@ combine   several windows: what was said of each becomes one answer
 record    one typed row, whatever happened
 """
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -106,13 +108,33 @@ class _Case:
     async def watch(self, video: Video, view: View) -> None:
         async with self._flow.stream(view) as stream:
             async with aclosing(video.token_chunks(view, listener=self._tell)) as chunks:
-                async for chunk in chunks:
-                    self._count(chunk)
-                    with self._clock.timing("prefill"):
-                        stint = await stream.prefill(chunk)
-                    num_steps = chunk.num_frames // TEMPORAL
-                    self._tell(Moved(num_steps, stint, view.window.index, chunk.index))
+                await self._prefill_all(chunks, stream, view)
             self._outcomes += await self._answers(stream, view.requests)
+
+    async def _prefill_all(
+        self, chunks: AsyncIterator[EncodedChunk], stream: OpenStream, view: View
+    ) -> None:
+        """In order; the next chunk is sent while one is taken in, so the decoder never waits."""
+        sent: deque[asyncio.Task[None]] = deque()
+        try:
+            async for chunk in chunks:
+                self._count(chunk)
+                sent.append(asyncio.create_task(self._prefill(chunk, stream, view)))
+                if len(sent) > 1:
+                    await sent.popleft()
+            while sent:
+                await sent.popleft()
+        finally:
+            for task in sent:
+                task.cancel()
+            await asyncio.gather(*sent, return_exceptions=True)
+
+    async def _prefill(self, chunk: EncodedChunk, stream: OpenStream, view: View) -> None:
+        stint = await stream.prefill(chunk)
+        chunk.taken()
+        self._clock.add("prefill", stint.duration_s)
+        num_steps = chunk.num_frames // TEMPORAL
+        self._tell(Moved(num_steps, stint, view.window.index, chunk.index))
 
     def _count(self, chunk: EncodedChunk) -> None:
         self._clock.add("read", chunk.read_s)

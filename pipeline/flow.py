@@ -21,6 +21,7 @@ class EncodedChunk:
     """A token chunk and what it took to make it. read_s: waiting for its frames.
 
     tokens: whatever the streams of the same flow take, the TokenChunk or a reference to it.
+    taken: to be called when the decoder has them, so that others may have the room they took.
     """
 
     index: int
@@ -29,10 +30,18 @@ class EncodedChunk:
     num_damaged: int
     read_s: float
     encode_s: float
+    taken: Callable[[], None]
 
     @classmethod
     def of(
-        cls, index: int, tokens: Any, is_damaged: Sequence[bool], *, read_s: float, encode_s: float
+        cls,
+        index: int,
+        tokens: Any,
+        is_damaged: Sequence[bool],
+        *,
+        read_s: float,
+        encode_s: float,
+        taken: Callable[[], None] = lambda: None,
     ) -> "EncodedChunk":
         """The tokens of frames that are marked as damaged or not, one mark each."""
         return cls(
@@ -42,6 +51,7 @@ class EncodedChunk:
             num_damaged=sum(is_damaged),
             read_s=read_s,
             encode_s=encode_s,
+            taken=taken,
         )
 
 

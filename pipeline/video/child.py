@@ -8,6 +8,7 @@ Not covered: it may read what its user may read; root is not bound by the proces
 
 import json
 import mmap
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -86,7 +87,8 @@ def main(channel_fd: int, ring_fd: int, settings: str) -> int:
     return 0
 
 
-def _limit_self(*, memory_bytes: int, cpu_s: int, may_thread: bool) -> None:
+def _limit_self(*, memory_bytes: int, cpu_s: int, may_thread: bool, niceness: int) -> None:
+    os.nice(niceness)
     limits = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: cpu_s,

@@ -180,6 +180,7 @@ def _settings(demuxer: str, limits: DecodeLimits, *, may_thread: bool) -> str:
                 "memory_bytes": limits.memory_bytes,
                 "cpu_s": int(limits.wall_s * limits.threads) + 1,
                 "may_thread": may_thread,
+                "niceness": limits.niceness,
             },
         }
     )

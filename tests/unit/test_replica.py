@@ -4,10 +4,13 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
+import torch
 
 from actors.commands import Commands, Report, Step
+from actors.order import FAIR_EVERY
 from actors.rank import Rank
 from actors.replica import Replica
 from actors.schedule import MAX_PREFILL_TOKENS, Schedule
@@ -281,14 +284,28 @@ def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
     assert [type(failure) for failure in failures] == [TimeoutError]
 
 
-def test_a_long_video_and_a_short_one_are_served_in_turn() -> None:
+def test_a_short_video_waits_for_one_chunk_of_a_long_one_and_never_for_its_end() -> None:
     schedule = Schedule()
-    large = token_chunks(MODEL, prompt_window((1,) * 6, plan_hash="long"))
-    for chunk in large:
-        schedule.add_chunk("long", chunk)
-    schedule.add_chunk("short", large[0])
-    assert [stream for stream, _ in schedule.next_prefills()] == ["long", "short"]
-    assert [stream for stream, _ in schedule.next_prefills()] == ["long"]
+    chunk = token_chunks(MODEL, prompt_window((1,) * 6, plan_hash="long"))[0]
+    full = replace(chunk, tokens=torch.zeros(MAX_PREFILL_TOKENS, 1))
+    for left in reversed(range(40)):
+        schedule.add_chunk("long", full, left=left)
+    served = [stream for [(stream, _)] in (schedule.next_prefills() for _ in range(2))]
+    schedule.add_chunk("short", full, left=0)
+    served += [schedule.next_prefills()[0][0] for _ in range(2)]
+    assert served == ["long", "long", "short", "long"]
+
+
+def test_of_two_long_videos_the_one_ahead_is_through_first_and_the_other_is_not_forgotten() -> None:
+    schedule = Schedule()
+    chunk = token_chunks(MODEL, prompt_window((1,) * 6, plan_hash="long"))[0]
+    full = replace(chunk, tokens=torch.zeros(MAX_PREFILL_TOKENS, 1))
+    for left in reversed(range(40)):
+        schedule.add_chunk("behind", full, left=left + 1)
+        schedule.add_chunk("ahead", full, left=left)
+    served = [schedule.next_prefills()[0][0] for _ in range(80)]
+    last = max(i for i, stream in enumerate(served) if stream == "ahead")
+    assert served[:last].count("behind") == last // FAIR_EVERY > 0
 
 
 def test_a_step_takes_no_more_video_tokens_than_its_limit_except_one_large_chunk() -> None:
@@ -300,8 +317,8 @@ def test_a_step_takes_no_more_video_tokens_than_its_limit_except_one_large_chunk
         ),
     )  # fmt: skip
     schedule = Schedule()
-    schedule.add_chunk("huge", huge)
-    schedule.add_chunk("other", huge)
+    schedule.add_chunk("huge", huge, left=0)
+    schedule.add_chunk("other", huge, left=0)
     work = Step(schedule.next_prefills(), ())
     assert [stream for stream, _ in work.prefills] == ["huge"]
     assert [stream for stream, _ in schedule.next_prefills()] == ["other"]
