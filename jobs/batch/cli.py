@@ -137,6 +137,9 @@ def kills(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Drivers without Ray: starts are faster.")
     ] = False,
+    s3: Annotated[
+        bool, typer.Option("--s3", help="Write to an S3 server, started in FOLDER (dev extra).")
+    ] = False,
 ) -> int:
     """Kill jobs at random moments and run them again; every row must be there once, and right."""
     from jobs.batch.soak import run_kills  # noqa: PLC0415 - likewise
@@ -148,6 +151,7 @@ def kills(
         num_videos=videos,
         seed=seed,
         in_process=in_process,
+        in_s3=s3,
     )
 
 
