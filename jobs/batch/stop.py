@@ -1,7 +1,9 @@
 """Stopping a job: what SIGTERM and Ctrl-C mean while its parts are being made."""
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import FrameType
@@ -10,10 +12,11 @@ from typing import Any
 from pipeline.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_S = 5.0  # after the second signal: a thread that waits for a dead store ends with the process
 
 
 class Stop:
-    """At the first signal parts under way get a grace; the second means what it always means.
+    """At the first signal parts under way get a grace; the second ends the process within LAST_S.
 
     grace_s: seconds. told: called when the grace begins.
     """
@@ -44,9 +47,17 @@ class Stop:
         heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
 
         def hear(number: int, frame: FrameType | None) -> None:
-            restore()
+            for each in heeded:
+                signal.signal(each, end)
             self._heard = signal.Signals(number)
             loop.call_soon_threadsafe(begin)
+
+        def end(number: int, frame: FrameType | None) -> None:
+            restore()
+            last = threading.Timer(LAST_S, os._exit, (128 + number,))
+            last.daemon = True
+            last.start()
+            signal.raise_signal(number)
 
         def begin() -> None:
             self._told()
