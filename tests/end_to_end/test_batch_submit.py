@@ -1,5 +1,6 @@
 """A job on a cluster through the Jobs API: submitted twice, stopped, submitted again, finished."""
 
+import json
 import os
 import re
 import secrets
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -34,9 +36,16 @@ ENVIRONMENT = os.environ | {
 }
 
 
+class Cluster(NamedTuple):
+    """Where its head answers who joins it, and where its Jobs API does."""
+
+    head: str
+    jobs: str
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A head node whose every port is on loopback; yields where its Jobs API answers."""
+def running() -> Iterator[Cluster]:
+    """A head node whose every port is on loopback."""
     port, jobs_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         head = subprocess.Popen(
@@ -56,10 +65,15 @@ def cluster() -> Iterator[str]:
                 line = head.stdout.readline()
                 assert line, said  # it ended
                 said += line
-            yield found[1]
+            yield Cluster(head=f"127.0.0.1:{port}", jobs=found[1])
         finally:
             head.terminate()
             head.communicate(timeout=60)
+
+
+@pytest.fixture
+def cluster(running: Cluster) -> str:
+    return running.jobs
 
 
 def free_port() -> int:
@@ -152,3 +166,23 @@ def test_without_a_cluster_there_is_one_clear_line(tmp_path: Path) -> None:
     assert refused.stderr.splitlines()[-1].startswith(
         f"vidray: no Ray Jobs API answers at {nowhere}"
     )
+
+
+def test_analyze_joins_a_cluster_says_the_same_there_and_leaves_nothing_behind(
+    running: Cluster, tmp_path: Path
+) -> None:
+    clip = make(tmp_path, Clip())
+    analyze = [str(BIN / "vidray"), "analyze", str(clip), "--json", "--max-new-tokens", "4"]
+    analyze += ["--model", str(write_folder(tmp_path / "tiny"))]
+    records = []
+    # Whoever left an actor there would leave no room for the third.
+    for place in ("--in-process", *[f"--address={running.head}"] * 3):
+        done = subprocess.run(
+            [*analyze, place], env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S
+        )
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        del record["timings"]
+        records.append(record)
+    assert records[0]["captions"][0]["text"]
+    assert all(record == records[0] for record in records)
