@@ -135,6 +135,7 @@ def _probe(channel: socket.socket, video: Video) -> None:
 
 
 def _read(video: Video, runs: list[Run], order: ReadOrder, ring: Ring) -> None:
+    video.use_threads(order.threads)
     for run in runs:
         for frame in video.frames(run, is_counted=order.is_counted):
             if frame is None:

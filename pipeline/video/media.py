@@ -226,6 +226,12 @@ class Video:
     def _is_interlaced(self) -> bool:
         return self._stream.codec_context.field_order > 1  # 0 is unknown, 1 progressive
 
+    def use_threads(self, count: int) -> None:
+        """Decode with so many threads from here on; a decoder has to be opened anew for that."""
+        if count != self._threads:
+            self._threads = count
+            self._open()
+
     def frames(self, run: Run, *, is_counted: bool) -> Iterator[VideoFrame | None]:
         """Decode one run: for each wanted stamp, in order, its frame, or None if it is damaged."""
         pending = deque(run.wanted)

@@ -36,7 +36,12 @@ class PacketIndex:
         if stamp is None:
             self.has_gaps = True
             stamp = len(self.stamps)
-        elif self._leads_first_key(stamp, is_key=is_key):
+        elif (
+            not is_key
+            and self._first_key is not None
+            and stamp < self._first_key
+            and self._num_keys < 2  # behind a second keyframe it is a time jump
+        ):  # shown before the first keyframe, decoded after: it refers to what is not in the file
             self.num_leading += 1
             return
         if is_key:
@@ -49,14 +54,6 @@ class PacketIndex:
             self._last_stamp, self.last_duration = stamp, duration
         self.stamps.append(stamp)
         self.is_key.append(is_key)
-
-    def _leads_first_key(self, stamp: int, *, is_key: bool) -> bool:
-        """Whether the frame is shown before the first keyframe though decoded after it.
-
-        It refers to frames that are not in the file. Behind a second keyframe it is a time jump.
-        """
-        is_before = self._first_key is not None and stamp < self._first_key
-        return is_before and not is_key and self._num_keys < 2
 
     def close(self) -> None:
         """Drop half packets at the end; number the frames if their stamps are worth nothing."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, stack
+from torch import Tensor, from_numpy
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
@@ -35,7 +35,7 @@ Stamps = tuple[int, ...]
 class _How:
     reader: Reader = "pyav"
     seek: Seek = "never"
-    num_children: int = 1
+    num_children: int | None = 1  # None: as fits the runs
 
 
 _STRAIGHT = _How()
@@ -69,10 +69,12 @@ class Media:
         *,
         reader: Reader = "pyav",
         seek: Seek = "auto",
-        children: int = 1,
+        children: int | None = None,
     ) -> Iterator[FrameChunk]:
         """Decode the window's frames, chunk by chunk, each (T, H, W, 3) uint8 at the planned size.
 
+        children: processes that share the frames. If not given, one; where frames are jumped to, as
+        many as the limits have threads, one each: threads of one decoder are idle after every jump.
         Every frame of the plan comes, damaged ones as marked placeholders. Equal frames whatever
         reader, seek and children are. Raises BadInput; closing the iterator kills the decoders.
         """
@@ -89,7 +91,8 @@ class Media:
                     plan_hash=plan.hash,
                     window_index=window.index,
                     index=span.index,
-                    frames=stack(pictures),
+                    # By numpy, on one thread: torch's would wait for cores that decode.
+                    frames=from_numpy(np.stack([picture.numpy() for picture in pictures])),
                     is_damaged=damage,
                 )
             next(frames, None)  # to its end: the children say that they are done
@@ -128,8 +131,12 @@ class Media:
 
     def _decoded(self, stamps: Stamps, how: _How) -> Generator[Tensor | None, None, None]:
         """The wanted frames as children decode them, in order; valid until the next is taken."""
-        runs, order = self._runs(stamps, how), self._order(how.reader)
-        workers = self._idle_children(min(how.num_children, len(runs)), how.reader)
+        runs, threads = self._runs(stamps, how), self._limits.threads
+        num_children = min(how.num_children or threads, len(runs))
+        if how.num_children is None and len(runs) > 1:
+            threads = 1
+        order = self._order(how.reader, threads=threads)
+        workers = self._idle_children(num_children, how.reader)
         self._children = []  # a child that was not read to the end must not be asked again
         try:
             shares = []
@@ -156,7 +163,7 @@ class Media:
     def _runs(self, stamps: Stamps, how: _How) -> list[Run]:
         if how.reader == "decord":  # it knows frames by their place in the index
             places = np.searchsorted(self.info.pts, stamps).tolist()
-            step = PLACES_PER_RUN if how.num_children > 1 else len(places)
+            step = PLACES_PER_RUN if (how.num_children or 1) > 1 else len(places)
             return [
                 Run(FROM_START, tuple(places[first : first + step]))
                 for first in range(0, len(places), step)
@@ -168,10 +175,10 @@ class Media:
             pts=self.info.pts,
             is_key=self.info.is_key,
             seek=how.seek,
-            num_children=how.num_children,
+            num_children=how.num_children or 1,
         )
 
-    def _order(self, reader: Reader) -> ReadOrder:
+    def _order(self, reader: Reader, *, threads: int) -> ReadOrder:
         width, height = self._header.coded_width, self._header.coded_height
         if reader == "decord":
             if self.info.is_mirrored or self.info.container == "mpegts":
@@ -188,7 +195,7 @@ class Media:
             slot_bytes=slot_bytes,
             is_counted=self._header.is_counted,
             num_indexed=len(self.info.pts),
-            threads=self._limits.threads,
+            threads=threads,
         )
 
     def _idle_children(self, count: int, reader: Reader = "pyav") -> list[Child]:
@@ -228,7 +235,7 @@ def read(
     *,
     reader: Reader = "pyav",
     seek: Seek = "auto",
-    children: int = 1,
+    children: int | None = None,
 ) -> Iterator[FrameChunk]:
     """Media.read for one window of a video that is not open yet."""
     with open_media(source, limits) as media:

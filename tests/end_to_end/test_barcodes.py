@@ -73,8 +73,9 @@ NOT_FOR_DECORD = {
     *(name for name in CLIPS if CLIPS[name].codec == "av1"),
     *(name for name in CLIPS if CLIPS[name].is_mirrored),
 }
-WAYS: tuple[tuple[Reader, Seek, int, int], ...] = (
+WAYS: tuple[tuple[Reader, Seek, int | None, int], ...] = (
     ("pyav", "auto", 1, 1),
+    ("pyav", "auto", None, 2),
     ("pyav", "never", 1, 2),
     ("pyav", "always", 1, 2),
     ("pyav", "auto", 4, 1),
@@ -91,7 +92,7 @@ def named_clip(request, tmp_path_factory) -> tuple[str, Clip, Path]:
 
 @pytest.mark.parametrize(("reader", "seek", "children", "threads"), WAYS)
 def test_every_planned_time_has_the_frame_a_player_shows(
-    named_clip, reader: Reader, seek: Seek, children: int, threads: int
+    named_clip, reader: Reader, seek: Seek, children: int | None, threads: int
 ) -> None:
     name, clip, path = named_clip
     with open_media(Source.of(path), DecodeLimits(threads=threads)) as media:
@@ -111,7 +112,12 @@ def test_every_planned_time_has_the_frame_a_player_shows(
 
 
 def look(
-    media: Media, *, fps: float, reader: Reader = "pyav", seek: Seek = "auto", children: int = 1
+    media: Media,
+    *,
+    fps: float,
+    reader: Reader = "pyav",
+    seek: Seek = "auto",
+    children: int | None = 1,
 ) -> list[tuple[float, int, int | None]]:
     """(time, number the plan means, number in the picture) of every planned frame."""
     plan = make_plan(media.info, source_id="test", fps=fps)
