@@ -35,7 +35,7 @@ class Waiting:
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
 class VisionEncoderActor:
-    """Loads the vision tower alone and encodes what waits, oldest first."""
+    """Loads the vision tower alone and encodes what waits."""
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
         if profile.device == "cpu":

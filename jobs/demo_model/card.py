@@ -23,13 +23,16 @@ Trained from nothing on scenes drawn by `jobs/demo_model`, on two CPU cores:
 
     vidray demo-model train FOLDER
     vidray demo-model train FURTHER --from FOLDER/weights --together-steps 5500
+    vidray demo-model train FURTHEST --from FURTHER/weights \\
+        --together-steps 5000 --seed 5 --threads 1
 
 Side by side, the language model alone, on the facts of a scene in place of vision tokens, and the
 tower alone, to write those facts; then both on clips, with many questions on each. A few attention
 heads are shown which tokens the words mean, and which of them are in the last step. Frames are
 drawn at the size the model sees them and degraded as a codec would; no file from anywhere was used.
-These weights took about four hours. The lessons about whole boxes, events and time joined
-part-way, in the second command at the latest: the same commands will not give the same bits.
+These weights took about five and a half hours. The lessons about whole boxes, events and time
+joined part-way, so today's first two commands would give other weights than they did; the third
+went on from those of commit 6806a0d, with the lessons as they are.
 
 ## Limits
 - Anything but its shapes is answered with one of its own words. It never says that it doesn't know.

@@ -54,6 +54,29 @@ def test_two_videos_are_decoded_by_two_children_of_one_zygote(clip: Path) -> Non
     assert not zygote.children()
 
 
+def test_a_younger_video_is_decoded_with_what_the_older_one_leaves(clip: Path) -> None:
+    back = DecodeLimits(niceness=5)
+    with open_media(Source.of(clip)), open_media(Source.of(clip), back) as younger:
+        plain, nice = sorted(child.nice() for child in the_zygote().children())
+        assert nice == min(plain + 5, 19)
+        plan = make_plan(younger.info, source_id="test", fps=2)
+        assert len(list(younger.read(plan, plan.windows[0]))) > 0
+
+
+def test_jumps_are_shared_by_as_many_children_as_there_may_be_threads(tmp_path: Path) -> None:
+    clip = make(tmp_path, Clip(num_frames=240, fps=12, gop=12))
+    with open_media(Source.of(clip), DecodeLimits(threads=2)) as media:
+        sparse = make_plan(media.info, source_id="test", fps=0.5)
+        chunks = media.read(sparse, sparse.windows[0])
+        next(chunks)
+        assert len(the_zygote().children()) == 2
+        chunks.close()
+        dense = make_plan(media.info, source_id="test", fps=12)
+        chunks = media.read(dense, dense.windows[0])
+        next(chunks)
+        assert len(the_zygote().children()) == 1
+
+
 def test_a_lost_zygote_takes_its_children_along_and_is_replaced(clip: Path) -> None:
     with pytest.raises(Transient), open_media(Source.of(clip)) as media:  # noqa: PT012
         zygote = the_zygote()
