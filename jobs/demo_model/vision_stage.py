@@ -31,7 +31,8 @@ class VisionLearner(nn.Module):
         scores = self.heads(tokens, batch.targets)
         with torch.no_grad():
             wanted = self._facts[0](batch.targets)
-        missed = F.mse_loss(tokens, wanted) / wanted.var()
+        spread = wanted.var()  # none in a batch without any shape
+        missed = F.mse_loss(tokens, wanted) / (spread if spread > 0 else 1.0)
         return scores.loss + WRITING * missed, scores.figures | {"unwritten": missed.item()}
 
 

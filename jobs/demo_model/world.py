@@ -34,9 +34,8 @@ MIN_SPEED, MAX_SPEED = (
     0.06,
     0.50,
 )  # short sides a second: at 2 fps, 3 % or more a frame
-# A shape with an event is there, and is away, for at least two of the frames that a plan of 2 fps
-# samples, which are up to 0.625 s apart: in one frame alone nothing moves.
-MIN_SEEN_S = 1.25
+MIN_SEEN_S = 0.9  # a shape with an event is there, and is away, for at least this long
+PLANNED_FPS = 2.0
 MIN_GAP = 0.02  # between the boxes of two shapes, at all times
 MIN_ORDER_GAP = 0.08  # between the x of two shapes where each is first seen
 MIN_EVENT_GAP_S = 1.0  # between two appearances, or two disappearances
@@ -193,11 +192,18 @@ def _shape(rng: Generator, colour: str, kind: str, scene: Scene, *, is_still: bo
 
 
 def _event(rng: Generator, duration_s: float) -> tuple[float | None, float | None]:
-    """(appears_s, disappears_s), at most one of them set; too short a clip has no event."""
-    if rng.random() < 0.55 or duration_s < 2 * MIN_SEEN_S:
+    """(appears_s, disappears_s), at most one of them set.
+
+    What appears is in two of the frames that a plan samples: in one alone nothing moves.
+    """
+    if rng.random() < 0.55:
         return None, None
-    time_s = float(rng.uniform(MIN_SEEN_S, duration_s - MIN_SEEN_S))
-    return (time_s, None) if rng.random() < 0.5 else (None, time_s)
+    appears = rng.random() < 0.5
+    num_frames = 2 * round(duration_s * PLANNED_FPS / 2)
+    two_frames_s = 2 * duration_s / num_frames
+    least_s = max(MIN_SEEN_S, two_frames_s) if appears else MIN_SEEN_S
+    time_s = float(rng.uniform(MIN_SEEN_S, max(duration_s - least_s, MIN_SEEN_S)))
+    return (time_s, None) if appears else (None, time_s)
 
 
 def _fits(shape: Shape, other: Shape, duration_s: float) -> bool:
