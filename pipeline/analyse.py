@@ -114,7 +114,10 @@ class _Case:
     async def _prefill_all(
         self, chunks: AsyncIterator[EncodedChunk], stream: OpenStream, view: View
     ) -> None:
-        """In order; the next chunk is sent while one is taken in, so the decoder never waits."""
+        """In order; the next chunk is sent while one is taken in, so the decoder never waits.
+
+        If the video ends badly, what is under way is awaited: its stream must not close meanwhile.
+        """
         sent: deque[asyncio.Task[None]] = deque()
         try:
             async for chunk in chunks:
@@ -124,9 +127,11 @@ class _Case:
                     await sent.popleft()
             while sent:
                 await sent.popleft()
-        finally:
+        except asyncio.CancelledError:
             for task in sent:
                 task.cancel()
+            raise
+        finally:
             await asyncio.gather(*sent, return_exceptions=True)
 
     async def _prefill(self, chunk: EncodedChunk, stream: OpenStream, view: View) -> None:

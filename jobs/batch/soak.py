@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.analyze import demo_model
-from jobs.bench.s3_server import BUCKET, S3Server
+from jobs.bench.s3_server import BUCKET, S3Server, is_installed
 from jobs.demo_model.archive import make_archive
 from jobs.exits import Exit
 from pipeline.errors import VidrayError
@@ -75,6 +75,8 @@ def _place(folder: Path, *, in_s3: bool) -> Iterator[Place]:
     if not in_s3:
         yield Place(str(folder))
         return
+    if not is_installed():
+        raise VidrayError("there is no S3 server to start: --s3 wants the dev extra")
     server = S3Server(folder / f"s3-{time.time_ns()}")
     server.start()
     try:

@@ -31,8 +31,9 @@ tower alone, to write those facts; then both on clips, with many questions on ea
 heads are shown which tokens the words mean, and which of them are in the last step. Frames are
 drawn at the size the model sees them and degraded as a codec would; no file from anywhere was used.
 These weights took about five and a half hours. The lessons about whole boxes, events and time
-joined part-way, so today's first two commands would give other weights than they did; the third
-went on from those of commit 6806a0d, with the lessons as they are.
+joined part-way, so today's first two commands would give other weights than they did. The third ran
+with the code of commit a5940c7, on the weights before it; its world kept every event 1.25 s from a
+clip's ends, so clips under 2.5 s had none.
 
 ## Limits
 - Anything but its shapes is answered with one of its own words. It never says that it doesn't know.

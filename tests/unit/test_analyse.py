@@ -10,10 +10,12 @@ from PIL import Image
 
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
-from pipeline.errors import FailureCode
-from pipeline.flow import Moved, Planned, Words
-from pipeline.local import CHUNKS_AHEAD, LocalFlow, LocalModel
+from pipeline.errors import BadInput, FailureCode
+from pipeline.flow import EncodedChunk, Moved, Planned, Words
+from pipeline.local import CHUNKS_AHEAD, LocalFlow, LocalModel, LocalStream, LocalVideo
 from pipeline.model.constraint import Choices
+from pipeline.model.stream import Stream
+from pipeline.stint import Place
 from pipeline.tasks.records import from_json, from_table, to_json, to_table
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.types import FACTOR
@@ -90,6 +92,34 @@ def test_stages_follow_each_other_and_reading_runs_ahead_within_bounds(tmp_path)
             assert done["read"] - done["prefill"] <= (CHUNKS_AHEAD + 2) * max(chunk_steps)
     assert done == dict.fromkeys(("read", "encode", "prefill"), planned.num_steps)
     assert planned.plan.hash == record.plan.hash
+
+
+def test_a_video_that_breaks_leaves_its_stream_open_until_the_chunk_under_way_is_taken(
+    model, clip, monkeypatch
+):
+    """A thread may be at it: a stream that closes meanwhile would be pulled from under it."""
+    flow, order = LocalFlow(model, options=PlanOptions()), []
+
+    async def chunks(self, view, *, listener):
+        yield EncodedChunk.of(0, None, (False, False), read_s=0.0, encode_s=0.0)
+        await asyncio.sleep(0)  # the chunk is sent
+        raise BadInput(FailureCode.TRUNCATED, "the rest is missing")
+
+    async def prefill(self, chunk):
+        order.append("begun")
+        for _ in range(9):
+            await asyncio.sleep(0)
+        order.append("taken")
+        return Place.here("test").stint("prefill", 0.0)
+
+    close = Stream.close
+    monkeypatch.setattr(LocalVideo, "token_chunks", chunks)
+    monkeypatch.setattr(LocalStream, "prefill", prefill)
+    monkeypatch.setattr(Stream, "close", lambda self: (order.append("closed"), close(self)))
+    record = asyncio.run(analyse(Source.of(clip), TASKS, flow, video_id="0a"))
+    flow.close()
+    assert record.code is FailureCode.TRUNCATED
+    assert order[:3] == ["begun", "taken", "closed"]
 
 
 def test_the_words_heard_are_the_words_of_the_record(model, clip):
