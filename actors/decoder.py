@@ -29,6 +29,7 @@ from pipeline.errors import Transient
 from pipeline.model.answer import Question
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.layout import PromptWindow
+from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.quantize import quantize
 from pipeline.model.stream import Piece
@@ -169,8 +170,7 @@ def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Ra
         device=profile.device,
         halves=("language",),
     )
-    if profile.decoders.int8:
-        quantize(model.language)
+    quantize(model.language) if profile.decoders.int8 else pack(model.language)
     return Rank(
         model.language,
         Tokenizer.load(folder),

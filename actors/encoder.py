@@ -16,6 +16,7 @@ from actors.order import LeastLeftFirst
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.model.encoder import VisionEncoder
+from pipeline.model.packed import pack
 from pipeline.model.weights import load_model
 from pipeline.stint import Stint
 from pipeline.video.budget import CHUNK_TOKENS
@@ -46,6 +47,7 @@ class VisionEncoderActor:
             device=profile.device,
             halves=("vision",),
         )
+        pack(model.vision)
         self._encoder = VisionEncoder(model.vision)
         self._stall_s = profile.stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")

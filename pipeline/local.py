@@ -23,6 +23,7 @@ from pipeline.model.encoder import VisionEncoder
 from pipeline.model.engine import Engine
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.hub_preprocessor import load_preprocessing
+from pipeline.model.packed import pack
 from pipeline.model.quantize import quantize
 from pipeline.model.stream import Piece, Stream
 from pipeline.model.tokenizer import Tokenizer
@@ -71,8 +72,8 @@ class LocalModel:
         pixels = load_preprocessing(folder)
         tokenizer = Tokenizer.load(folder)
         model = load_model(folder, device=device)
-        if int8:
-            quantize(model.language)
+        pack(model.vision)
+        quantize(model.language) if int8 else pack(model.language)
         return cls(
             name=display_name(folder, int8=int8),
             digest=digest(folder),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from jobs.bench.s3_server import S3Server
+from pipeline.model.qwen2_vl import Qwen2VL
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 
 torch.set_num_threads(1)
@@ -25,6 +26,12 @@ def reference(
 ) -> Reference:
     """Every tiny checkpoint in turn, with transformers' model and ours of it."""
     return Reference.create(tmp_path_factory.mktemp("checkpoint"), request.param)
+
+
+@pytest.fixture(params=["torch's kernels", "oneDNN's"])
+def exact_model(reference: Reference, request: pytest.FixtureRequest) -> Qwen2VL:
+    """Our model of the reference, as it is and as it runs on a CPU."""
+    return reference.packed_model if request.param == "oneDNN's" else reference.model
 
 
 @pytest.fixture(scope="session")

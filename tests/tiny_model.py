@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import ModelConfig, VisionConfig
+from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.positions import position_after_video, text_positions, video_positions
 from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.model.weights import load_model
 from pipeline.types import MERGE, PATCH, Grid
 
 Layout = Literal["hub", "nested"]
@@ -293,6 +295,14 @@ class Reference:
         files = self.folder.glob("*.safetensors")
         tensors = {names[name]: t for file in files for name, t in load_file(file).items()}
         return load(Qwen2VL(self.shape.config), tensors)
+
+    @cached_property
+    def packed_model(self) -> Qwen2VL:
+        """The same, its layers put in oneDNN's layout, as small as they are."""
+        model = load_model(self.folder)
+        for half in (model.vision, model.language):
+            pack(half, min_elements=0)
+        return model
 
     @property
     def _parts(self) -> list[Any]:

@@ -13,6 +13,7 @@ from pipeline.model.answer import Question
 from pipeline.model.engine import Engine
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.language import LanguageModel
+from pipeline.model.packed import pack
 from pipeline.model.quantize import measure, quantize
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
@@ -25,6 +26,8 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
     """Yield the table's rows; tokens per second include the short prompt on both sides."""
     ids = tuple(torch.randint(0, 256, (PROMPT_TOKENS,)).tolist())
     exact, rounded = (load_model(checkpoint, halves=("language",)).language for _ in range(2))
+    weight_bytes = sum(parameter.nbytes for parameter in exact.parameters())
+    pack(exact)
     quantize(rounded)
     engines = {"exact": _engine(exact, checkpoint), "int8": _engine(rounded, checkpoint)}
     theirs = transformers_model(checkpoint)
@@ -44,7 +47,7 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
     ):
         ratio = seconds["transformers"] / seconds[name]
         yield Row(what=what, vidray=_rate(seconds[name]), peer=peer, ratio=ratio, target=target)
-    yield _share_of_memory_limit(exact, seconds["exact"])
+    yield _share_of_memory_limit(weight_bytes, seconds["exact"])
 
 
 def _engine(language: LanguageModel, checkpoint: Path) -> Engine:
@@ -52,9 +55,8 @@ def _engine(language: LanguageModel, checkpoint: Path) -> Engine:
     return Engine(language, Tokenizer.load(checkpoint), eos_ids=ends)
 
 
-def _share_of_memory_limit(language: LanguageModel, seconds: float) -> Row:
+def _share_of_memory_limit(weight_bytes: int, seconds: float) -> Row:
     """Every fp32 weight is read once a token: how near that is to the memory's rate."""
-    weight_bytes = sum(parameter.nbytes for parameter in language.parameters())
     limit = read_bytes_per_second()
     reached = NEW_TOKENS * weight_bytes / seconds
     return Row(

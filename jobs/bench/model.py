@@ -11,6 +11,7 @@ from jobs.bench.measure import Row, interleaved, milliseconds
 from jobs.bench.peers import transformers_model
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.model.language import Segment
+from pipeline.model.packed import pack
 from pipeline.model.positions import text_positions
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.vision import cut
@@ -26,6 +27,8 @@ PEER_TARGET = 1.1
 def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
     """Yield the table's rows; both models hold the same weights and are timed in turn."""
     ours, theirs = load_model(checkpoint), transformers_model(checkpoint)
+    pack(ours.vision)
+    pack(ours.language)
     with torch.inference_mode():
         yield from _vision(ours, theirs, rounds)
         yield from _prefill(ours, theirs, rounds)

@@ -26,6 +26,7 @@ from pipeline.model.encoder import VisionEncoder
 from pipeline.model.engine import Engine
 from pipeline.model.hub_generation import load_generation
 from pipeline.model.hub_preprocessor import load_preprocessing
+from pipeline.model.packed import pack
 from pipeline.model.step import step
 from pipeline.model.stream import Stream
 from pipeline.model.tokenizer import Tokenizer
@@ -122,7 +123,9 @@ class Encode:
 
     def __init__(self, checkpoint: Path, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        self._encoder = VisionEncoder(load_model(checkpoint, halves=("vision",)).vision)
+        vision = load_model(checkpoint, halves=("vision",)).vision
+        pack(vision)
+        self._encoder = VisionEncoder(vision)
 
     def __call__(self, batch: Batch) -> Batch:
         views = list(batch["view"])
@@ -143,6 +146,7 @@ class Decode:
         torch.set_num_threads(profile.decoders.num_threads)
         tokenizer, limits = Tokenizer.load(checkpoint), profile.decoders.limits
         self._language = load_model(checkpoint, halves=("language",)).language
+        pack(self._language)
         self._prompts = Prompts(ChatLayout(tokenizer), limits)
         ends = load_generation(checkpoint).eos_ids
         self._engine = Engine(self._language, tokenizer, eos_ids=ends, limits=limits)

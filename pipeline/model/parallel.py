@@ -8,7 +8,7 @@ What a parameter holds is data: each layer lists the `Part`s of its parameters, 
 checkpoint (or a state dict, or writes one) walks `checkpoint_parts` without knowing any layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,33 +104,61 @@ class Rows:
     kept: range
 
 
-class ColumnParallelLinear(ParallelLayer):
-    """y = x @ W.T + b for this rank's outputs; several checkpoint layers may share the one matmul.
+class ParallelLinear(ParallelLayer):
+    """y = alpha * x @ W.T + beta * b, added up over the ranks of `parallel`.
 
-    x: (S, in_features) whole on every rank; returns (S, kept rows of all `rows` in order)
+    Inside the matmul the constant factors cost nothing. x: (S, in_features); returns (S, out)
     """
 
-    def __init__(self, in_features: int, rows: Sequence[Rows], *, bias: bool) -> None:
+    weight: nn.Parameter
+    bias: nn.Parameter | None  # None too where another rank adds it: once in the sum is enough
+
+    def __init__(self, parallel: TensorParallel, *, alpha: float, beta: float) -> None:
         super().__init__()
+        self.parallel = parallel
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.parallel.all_reduce(self._affine(x))
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """The same layer's weight and bias without factors."""
+        bias = self._own_bias
+        weight = self.weight.detach()
+        if self.alpha != 1.0:
+            weight = self.alpha * weight
+        return weight, None if bias is None else self.beta * bias.detach()
+
+    @property
+    def _own_bias(self) -> Tensor | None:
+        return self.bias if self.parallel.rank == 0 else None
+
+    def _affine(self, x: Tensor) -> Tensor:
+        bias = self._own_bias
+        if self.alpha == self.beta == 1.0:
+            return F.linear(x, self.weight, bias)
+        if bias is None:
+            return F.linear(self.alpha * x, self.weight)
+        return torch.addmm(bias, x, self.weight.t(), alpha=self.alpha, beta=self.beta)
+
+
+class ColumnParallelLinear(ParallelLinear):
+    """For this rank's outputs; several checkpoint layers may share the one matmul.
+
+    x: (S, in_features) whole on every rank; returns (S, kept rows of all `rows` in order)
+    scale: of the result, bias and all
+    """
+
+    def __init__(
+        self, in_features: int, rows: Sequence[Rows], *, bias: bool, scale: float = 1.0
+    ) -> None:
+        super().__init__(TensorParallel(), alpha=scale, beta=scale)
         num_rows = sum(len(block.kept) for block in rows)
         self.weight = nn.Parameter(torch.empty(num_rows, in_features))
         self.bias = nn.Parameter(torch.empty(num_rows)) if bias else None
         self.parts = {"weight": _row_parts(rows, "weight", (in_features,))}
         if bias:
             self.parts["bias"] = _row_parts(rows, "bias", ())
-
-    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
-        """scale * (x @ W.T + b)."""
-        return _affine(x, self.weight, self.bias, alpha=scale, beta=scale)
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: float, beta: float) -> Tensor:
-    """alpha * x @ W.T + beta * b: inside the matmul the factors cost nothing."""
-    if alpha == beta == 1.0:
-        return F.linear(x, weight, bias)
-    if bias is None:
-        return F.linear(alpha * x, weight)
-    return torch.addmm(bias, x, weight.t(), alpha=alpha, beta=beta)
 
 
 def _row_parts(rows: Sequence[Rows], kind: str, trailing: tuple[int, ...]) -> tuple[Part, ...]:
@@ -150,10 +178,11 @@ def _row_parts(rows: Sequence[Rows], kind: str, trailing: tuple[int, ...]) -> tu
     return tuple(parts)
 
 
-class RowParallelLinear(ParallelLayer):
-    """y = x @ W.T + b where every rank holds some of the inputs; the sum over ranks is everyone's.
+class RowParallelLinear(ParallelLinear):
+    """Where every rank holds some of the inputs; the sum over ranks is everyone's.
 
     x: (S, this rank's share of in_features); returns (S, out_features)
+    scale: of the sum, before the bias
     """
 
     def __init__(
@@ -164,10 +193,10 @@ class RowParallelLinear(ParallelLayer):
         name: str,
         bias: bool,
         parallel: TensorParallel,
+        scale: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(parallel, alpha=scale, beta=1.0)
         kept = parallel.share(in_features, what=f"inputs of {name}")
-        self.parallel = parallel
         self.weight = nn.Parameter(torch.empty(out_features, len(kept)))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         shape = (out_features, in_features)
@@ -178,10 +207,13 @@ class RowParallelLinear(ParallelLayer):
         if bias:
             self.parts["bias"] = (whole(f"{name}.bias", (out_features,)),)
 
-    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
-        """scale * x @ W.T + b."""
-        bias = self.bias if self.parallel.rank == 0 else None  # once in the sum, not once per rank
-        return self.parallel.all_reduce(_affine(x, self.weight, bias, alpha=scale, beta=1.0))
+
+def replace_linears(root: nn.Module, make: Callable[[ParallelLinear], nn.Module]) -> None:
+    """Put make(layer) in the place of every linear layer below `root`, one after another."""
+    for parent in tuple(root.modules()):
+        for name, layer in tuple(parent.named_children()):
+            if isinstance(layer, ParallelLinear):
+                setattr(parent, name, make(layer))
 
 
 class VocabParallelEmbedding(ParallelLayer):

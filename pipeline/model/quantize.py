@@ -17,12 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.model.language import LanguageModel, Segment
-from pipeline.model.parallel import (
-    ColumnParallelLinear,
-    RowParallelLinear,
-    TensorParallel,
-    VocabParallelEmbedding,
-)
+from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
 from pipeline.model.positions import text_positions
 
 LARGEST = 127  # of a signed byte; -128 stays unused, so a weight and its negative round alike
@@ -31,11 +26,11 @@ LARGEST = 127  # of a signed byte; -128 stays unused, so a weight and its negati
 class Int8Linear(nn.Module):
     """y = x @ W.T + b, summed over the ranks of `parallel`: x (S, in), returns (S, out)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, parallel: TensorParallel) -> None:
+    def __init__(self, layer: ParallelLinear) -> None:
         super().__init__()
+        weight, self.bias = layer.folded()
         self._packed = _pack(weight)
-        self._parallel = parallel
-        self.bias = bias if parallel.rank == 0 else None  # once in the sum, not once per rank
+        self._parallel = layer.parallel
 
     def forward(self, x: Tensor) -> Tensor:
         y = _multiply(x, self._packed)
@@ -81,12 +76,7 @@ def quantize(model: LanguageModel) -> None:
         raise ConfigError(f"no int8 kernels on this CPU: {torch.backends.quantized.engine}")
     if model.norm.weight.device.type != "cpu":
         raise ConfigError(f"int8 runs on the CPU, the model is on {model.norm.weight.device}")
-    for parent in tuple(model.modules()):
-        for name, layer in tuple(parent.named_children()):
-            if isinstance(layer, ColumnParallelLinear):
-                setattr(parent, name, Int8Linear(layer.weight, layer.bias, TensorParallel()))
-            elif isinstance(layer, RowParallelLinear):
-                setattr(parent, name, Int8Linear(layer.weight, layer.bias, layer.parallel))
+    replace_linears(model, Int8Linear)
     scores = Int8Scores(model.lm_head or model.embed_tokens)
     model.lm_head = scores  # type: ignore[assignment]  # all anyone asks of it is `score`
 

@@ -122,14 +122,20 @@ class VisionMLP(nn.Module):
         super().__init__()
         width = int(config.embed_dim * config.mlp_ratio)
         kept = parallel.share(width, what="vision MLP features")
-        self.fc1 = ColumnParallelLinear(config.embed_dim, [Rows("fc1", width, kept)], bias=True)
+        self.fc1 = ColumnParallelLinear(
+            config.embed_dim, [Rows("fc1", width, kept)], bias=True, scale=QUICK_GELU
+        )
         self.fc2 = RowParallelLinear(
-            width, config.embed_dim, name="fc2", bias=True, parallel=parallel
+            width,
+            config.embed_dim,
+            name="fc2",
+            bias=True,
+            parallel=parallel,
+            scale=1 / QUICK_GELU,
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.fc1(x, scale=QUICK_GELU)
-        output: Tensor = self.fc2(F.silu(inner), scale=1 / QUICK_GELU)
+        output: Tensor = self.fc2(F.silu(self.fc1(x)))
         return output
 
 

@@ -56,13 +56,13 @@ def stream(model: Qwen2VL, engine: Engine) -> Stream:
 
 @pytest.mark.parametrize("sizes", CHUNKINGS.values(), ids=CHUNKINGS)
 def test_64_greedy_tokens_are_those_of_transformers_at_the_papers_positions(
-    reference: Reference, sizes: tuple[int, ...]
+    reference: Reference, exact_model: Qwen2VL, sizes: tuple[int, ...]
 ):
     shown, asked = prompt_window(sizes), question()
     scene = Scene((list(BEFORE), random_frames(2 * STEPS, ROWS, COLUMNS), list(asked.ids)))
-    engine = new_engine(reference.model, eos=(10_000,))  # no token ends an answer
+    engine = new_engine(exact_model, eos=(10_000,))  # no token ends an answer
     with engine.open([shown]) as stream:
-        for chunk in token_chunks(reference.model, shown):
+        for chunk in token_chunks(exact_model, shown):
             stream.prefill(chunk)
         answer = stream.ask(asked).answer
     assert list(answer.token_ids) == reference.greedy(scene, 64)

@@ -64,8 +64,8 @@ def greedy(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", SCENES)
-def test_logits_equal_the_reference(reference: Reference, name: str) -> None:
-    scene, model = SCENES[name], reference.model
+def test_logits_equal_the_reference(reference: Reference, exact_model: Qwen2VL, name: str) -> None:
+    scene, model = SCENES[name], exact_model
     embeddings = scene.embeddings(model)
     hidden = model.language(embeddings, scene.positions, [Segment(None, len(embeddings))])
     expected = reference.logits(reference.embeddings(scene), scene.positions)
@@ -74,8 +74,10 @@ def test_logits_equal_the_reference(reference: Reference, name: str) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["text", "long video", "image and video"])
-def test_64_greedy_tokens_equal_the_reference(reference: Reference, name: str) -> None:
-    scene, model = SCENES[name], reference.model
+def test_64_greedy_tokens_equal_the_reference(
+    reference: Reference, exact_model: Qwen2VL, name: str
+) -> None:
+    scene, model = SCENES[name], exact_model
     embeddings = scene.embeddings(model)
     cache = model.language.new_cache(len(embeddings) + 64)
     hidden = run(model.language, cache, embeddings, scene.positions, [len(embeddings)])
@@ -86,10 +88,10 @@ def test_64_greedy_tokens_equal_the_reference(reference: Reference, name: str) -
 @torch.inference_mode()
 @pytest.mark.parametrize("sizes", [(1,) * 34, (17, 17), (30, 4), (5, 1, 20, 1, 1, 6)])
 def test_prefill_in_chunks_equals_prefill_at_once(
-    reference: Reference, sizes: tuple[int, ...]
+    exact_model: Qwen2VL, sizes: tuple[int, ...]
 ) -> None:
-    scene, language = SCENES["long video"], reference.model.language
-    embeddings, positions = scene.embeddings(reference.model), scene.positions
+    scene, language = SCENES["long video"], exact_model.language
+    embeddings, positions = scene.embeddings(exact_model), scene.positions
     assert sum(sizes) == len(embeddings)
     whole_cache, cache = language.new_cache(100), language.new_cache(100)
     whole = run(language, whole_cache, embeddings, positions, [len(embeddings)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.vision import VisionTower, cut
 from tests.tiny_model import Reference, Scene, Tiny, random_frames, relative_error, tiny_model
 
@@ -39,9 +40,11 @@ def test_patches_equal_those_of_the_reference_processor(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", CLIPS)
-def test_tokens_equal_the_reference_tower(reference: Reference, name: str) -> None:
+def test_tokens_equal_the_reference_tower(
+    reference: Reference, exact_model: Qwen2VL, name: str
+) -> None:
     frames = CLIPS[name]
-    ours = reference.model.vision(Scene.even(frames))
+    ours = exact_model.vision(Scene.even(frames))
     assert ours.shape == (Scene.grid(frames).num_tokens, reference.shape.config.hidden_size)
     assert relative_error(ours, reference.embeddings(Scene((frames,)))) < 1e-5
 
