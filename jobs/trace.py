@@ -2,6 +2,7 @@
 
 One process per actor, in it one track per video, and one per answer being written. Times count
 from the first event; clocks of other machines are moved by the difference of their times of day.
+Perfetto drops slices that cross another's edge on their track, and what is before time 0.
 """
 
 import json
@@ -18,7 +19,8 @@ class Trace:
     """Hears of videos and becomes a file."""
 
     def __init__(self) -> None:
-        self._slices: list[tuple[Stint, str, str, dict[str, Any]]] = []  # stint, track, name, args
+        # Stint, (title, key) of the track, name, args.
+        self._slices: list[tuple[Stint, tuple[str, str], str, dict[str, Any]]] = []
 
     def listener(self, video: str) -> Listener:
         """Notes the events of one video."""
@@ -32,27 +34,29 @@ class Trace:
                 self._note(event.stint, video, name, video=video, **where)
             elif isinstance(event, Words):
                 track = f"{video}: {_title(event.request)}"
-                self._note(event.stint, track, event.text, video=video)
+                key = f"{event.request.task_index} {event.request.start_s!r}"
+                self._note(event.stint, track, event.text, key=key, video=video)
 
         return hear
 
     def write(self, path: Path) -> None:
         """Write everything heard so far. OSError if that is not possible."""
         content = {"traceEvents": list(self._events()), "displayTimeUnit": "ms"}
-        path.write_text(json.dumps(content), encoding="utf-8")
+        text = json.dumps(content, ensure_ascii=False)
+        path.write_text(text, encoding="utf-8", errors="replace")
 
-    def _note(self, stint: Stint, track: str, name: str, **facts: Any) -> None:
-        self._slices.append((stint, track, name, facts))
+    def _note(self, stint: Stint, track: str, name: str, *, key: str = "", **facts: Any) -> None:
+        self._slices.append((stint, (track, key), name, facts))
 
     def _events(self) -> Iterator[dict[str, Any]]:
         """Slices in the order of their starts, each process and track named before its first."""
-        slices = sorted(self._slices, key=lambda entry: entry[0].started_unix_s)
-        if not slices:
+        if not self._slices:
             return
-        origin = slices[0][0].place
-        first_s = slices[0][0].started_s
+        origin = self._slices[0][0].place
+        slices = sorted(self._slices, key=lambda entry: _edges_ns(entry[0], origin))
+        first_ns = _edges_ns(slices[0][0], origin)[0]
         processes: dict[str, int] = {}
-        tracks: dict[tuple[str, str], int] = {}
+        tracks: dict[tuple[str, tuple[str, str]], int] = {}
         for stint, track, name, facts in slices:
             place = stint.place.name
             if place not in processes:
@@ -61,18 +65,24 @@ class Trace:
             key = (place, track)
             if key not in tracks:
                 tracks[key] = len(tracks) + 1
-                yield _named("thread_name", track, pid=processes[place], tid=tracks[key])
-            started_s = stint.started_s + _offset_s(stint.place, origin) - first_s
+                yield _named("thread_name", track[0], pid=processes[place], tid=tracks[key])
+            started_ns, ended_ns = _edges_ns(stint, origin)
             yield {
                 "ph": "X",
                 "name": name,
                 "cat": stint.stage,
                 "pid": processes[place],
                 "tid": tracks[key],
-                "ts": started_s * 1e6,
-                "dur": stint.duration_s * 1e6,
+                "ts": (started_ns - first_ns) / 1e3,
+                "dur": (ended_ns - started_ns) / 1e3,
                 "args": {**facts, **_amounts(stint), "process": stint.place.process_id},
             }
+
+
+def _edges_ns(stint: Stint, origin: Place) -> tuple[int, int]:
+    """Whole: viewers round ts and dur to them one by one, and drop what then overlaps."""
+    offset_s = _offset_s(stint.place, origin)
+    return round((stint.started_s + offset_s) * 1e9), round((stint.ended_s + offset_s) * 1e9)
 
 
 def _offset_s(place: Place, origin: Place) -> float:

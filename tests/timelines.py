@@ -13,7 +13,7 @@ def require_timeline(path: Path) -> list[dict[str, Any]]:
     """The file's events, which are complete slices on named tracks, none across another's edge."""
     content = json.loads(path.read_text(), parse_constant=_refuse)
     names: dict[str, set[tuple[int, int]]] = defaultdict(set)
-    slices: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    slices: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for event in content["traceEvents"]:
         pid, tid = event["pid"], event["tid"]
         if event["ph"] == "M":
@@ -26,10 +26,11 @@ def require_timeline(path: Path) -> list[dict[str, Any]]:
         assert event["dur"] >= 0
         assert (pid, 0) in names["process_name"]
         assert (pid, tid) in names["thread_name"]
-        slices[pid, tid].append((event["ts"], event["ts"] + event["dur"]))
+        start_ns = round(event["ts"] * 1e3)  # as Perfetto rounds them, one by one
+        slices[pid, tid].append((start_ns, start_ns + round(event["dur"] * 1e3)))
     for spans in slices.values():
         for (_, end), (start, _) in zip(sorted(spans), sorted(spans)[1:], strict=False):
-            assert end <= start + 1e-3, "slices of one track may not cross"
+            assert end <= start, "slices of one track may not cross"
     return content["traceEvents"]
 
 

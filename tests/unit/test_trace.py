@@ -12,9 +12,10 @@ from jobs.trace_picture import COLOURS, LABEL_PX, WIDTH_PX, draw
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError
-from pipeline.flow import Moved
+from pipeline.flow import Moved, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.stint import Place, Stint
+from pipeline.tasks.requests import Request
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
@@ -80,6 +81,58 @@ def test_another_machines_clock_is_set_by_the_time_of_day(tmp_path):
     assert [(e["cat"], e["ts"], e["dur"]) for e in slices] == [
         ("read", 0.0, 1e6), ("encode", 1e6, 1e6), ("prefill", 2e6, 1e6),
     ]  # fmt: skip
+
+
+def words(text, *, task_index=0, start_s=0.0, stint):
+    request = Request(
+        kind="ground", subject=text, prompt=text, task_index=task_index, sampling=Sampling(),
+        start_s=start_s, end_s=start_s,
+    )  # fmt: skip
+    return Words(request, "word", stint)
+
+
+def written(trace, folder):
+    trace.write(folder / "trace.json")
+    return [e for e in require_timeline(folder / "trace.json") if e["ph"] == "X"]
+
+
+def test_answers_that_are_called_the_same_have_tracks_of_their_own(tmp_path):
+    place, trace = Place("stream host", 1, "a", epoch_s=0.0), Trace()
+    hear = trace.listener("clip")
+    for task_index, start_s in ((0, 1.0), (1, 1.0), (1, 1.0000001)):
+        stint = Stint(stage="generate", place=place, started_s=1.0 + task_index / 8, ended_s=2.0)
+        hear(words("the cat", task_index=task_index, start_s=start_s, stint=stint))
+    assert len({event["tid"] for event in written(trace, tmp_path)}) == 3
+
+
+@pytest.mark.parametrize("uptime_days", [1, 60, 400])
+def test_words_abut_to_the_nanosecond_however_long_a_machine_is_up(tmp_path, uptime_days):
+    place, trace = Place("stream host", 1, "a", epoch_s=0.0), Trace()
+    hear, now_s = trace.listener("clip"), uptime_days * 86_400.0
+    for number in range(500):
+        ended_s = now_s + 0.0123 + number * 1e-5
+        stint = Stint(stage="generate", place=place, started_s=now_s, ended_s=ended_s)
+        hear(words("the cat", stint=stint))
+        now_s = ended_s
+    assert len(written(trace, tmp_path)) == 500
+
+
+def test_nothing_is_before_the_first_event_though_the_time_of_day_goes_back(tmp_path):
+    trace = Trace()
+    for number, epoch_s in enumerate((1000.0, 970.0)):
+        place = Place("reader", 1, "a", epoch_s=epoch_s)
+        stint = Stint(stage="read", place=place, started_s=10.0 + number, ended_s=11.0 + number)
+        trace.listener(f"clip {number}")(Moved(1, stint, 0, 0))
+    assert [event["ts"] for event in written(trace, tmp_path)] == [0.0, 1e6]
+
+
+def test_names_are_written_as_they_are(tmp_path):
+    trace = Trace()
+    place = Place("reader", 1, "a", epoch_s=0.0)
+    stint = Stint(stage="read", place=place, started_s=0.0, ended_s=1.0)
+    trace.listener("Käse \udcff.mp4")(Moved(1, stint, 0, 0))
+    written(trace, tmp_path)
+    assert "Käse ?.mp4" in (tmp_path / "trace.json").read_text(encoding="utf-8")
 
 
 def test_a_picture_has_a_row_for_each_track_and_a_bar_for_each_slice(events, tmp_path):
