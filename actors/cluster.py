@@ -14,11 +14,14 @@ from ray._private import ray_constants
 from ray._private import utils as ray_utils
 
 from actors.profile import Profile
+from pipeline.cores import spin_briefly
 from pipeline.errors import Transient
 
 CONNECT_TIMEOUT_S = 5.0
 # Ray keeps what became of the last 100,000 calls for a dashboard that is not there.
 NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
+# Of all actors alike, so that they can give way to each other by steps (precedence.py).
+SAME_NICENESS = {"worker_niceness": 0}
 
 
 @contextmanager
@@ -56,13 +59,14 @@ def start_local_ray(
     clusters (ray._private.services); its servers then listen on every interface.
     """
     ray_constants.ENABLE_RAY_CLUSTER = False
+    spin_briefly()
     with nullcontext() if exports_metrics else _minimal_agent():
         _connect(
             address="local",
             num_cpus=None if num_cpus is None else math.ceil(num_cpus),
             include_dashboard=False,
             object_store_memory=object_store_bytes,
-            _system_config=NO_TASK_EVENTS,
+            _system_config=NO_TASK_EVENTS | SAME_NICENESS,
         )
 
 

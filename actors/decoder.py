@@ -146,8 +146,6 @@ def _end_with(followers: Sequence[Handle]) -> None:
 
 
 def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Rank:
-    if profile.device == "cpu":
-        torch.set_num_threads(profile.decoders.num_threads)
     size = profile.decoders.tensor_parallel
     parallel = TensorParallel()
     if size > 1:
@@ -176,6 +174,7 @@ def _load_rank(checkpoint: str, profile: Profile, rank: int, address: str) -> Ra
         Tokenizer.load(folder),
         eos_ids=load_generation(folder).eos_ids,
         limits=profile.decoders.limits,
+        num_threads=profile.decoders.num_threads if profile.device == "cpu" else None,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import ray
 import torch
 
+from actors import precedence
 from actors.calls import end_process
 from actors.metrics import Metrics, place_of_actor
 from actors.order import LeastLeftFirst
@@ -39,6 +40,7 @@ class VisionEncoderActor:
     """Loads the vision tower alone and encodes what waits."""
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
+        os.nice(precedence.ENCODER)
         if profile.device == "cpu":
             torch.set_num_threads(profile.encoders.num_threads)
         model = load_model(

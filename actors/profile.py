@@ -41,7 +41,9 @@ class DecoderPool(_Settings):
     tensor_parallel: int = Field(default=1, ge=1, description="ranks that share one replica")
     num_cpus: float = Field(default=0.5, ge=0, description="of one rank")
     num_gpus: float = Field(default=0.0, ge=0, description="of one rank")
-    num_threads: int = Field(default=1, ge=1, description="torch threads of one rank, CPU only")
+    num_threads: int = Field(
+        default=2, ge=1, description="torch threads of one rank in a large step, CPU only"
+    )
     kv_tokens: int = Field(default=65_536, ge=1, description="tokens all open streams may hold")
     question_tokens: int = Field(default=2_048, ge=1, description="of them, one stream's questions")
     int8: bool = Field(default=False, description="round the language model; CPU only, not exact")

@@ -3,7 +3,7 @@
 No Ray in here: a rank is driven by commands, so tests can run it in one process.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from actors.commands import (
     BeginTurn,
@@ -17,10 +17,11 @@ from actors.commands import (
     Step,
 )
 from pipeline.config import EngineLimits
-from pipeline.errors import StreamError, Transient
+from pipeline.cores import use_threads
+from pipeline.errors import BadInput, StreamError, Transient
 from pipeline.model.engine import Engine
 from pipeline.model.language import LanguageModel
-from pipeline.model.step import Addition, step
+from pipeline.model.step import Addition, num_products, step
 from pipeline.model.stream import Stream
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.turn import Turn
@@ -28,7 +29,10 @@ from pipeline.types import TokenChunk
 
 
 class Rank:
-    """Runs commands in order; its peers run the same ones at the same time."""
+    """Runs commands in order; its peers run the same ones at the same time.
+
+    num_threads: of torch, at most; None leaves them alone. Small steps use one.
+    """
 
     def __init__(
         self,
@@ -37,8 +41,10 @@ class Rank:
         *,
         eos_ids: Collection[int],
         limits: EngineLimits,
+        num_threads: int | None = None,
     ) -> None:
         self._language = language
+        self._num_threads = num_threads
         self._engine = Engine(language, tokenizer, eos_ids=eos_ids, limits=limits)
         self._streams: dict[str, Stream] = {}
         self._turns: dict[str, tuple[Stream, Turn]] = {}
@@ -96,7 +102,7 @@ class Rank:
         prefills, refused = self._accept_chunks(work.prefills)
         turns = [self._turns[key][1] for key in work.turns]
         additions = [*prefills, *(turn.addition() for turn in turns)]
-        chosen = step(self._language, additions) if additions else []
+        chosen = self._run(additions) if additions else []
         progress = []
         for key, turn, token in zip(work.turns, turns, chosen, strict=True):
             text = turn.accept(token)
@@ -104,6 +110,15 @@ class Rank:
             if turn.result is not None:
                 self.control(EndTurn(key))
         return Report(tuple(progress), tuple(refused))
+
+    def _run(self, additions: Sequence[Addition]) -> list[int | BadInput]:
+        if self._num_threads is not None:
+            use_threads(
+                self._num_threads,
+                num_weights=self._language.num_weights,
+                num_products=num_products(self._language, additions),
+            )
+        return step(self._language, additions)
 
     def _accept_chunks(
         self, chunks: Iterable[tuple[str, TokenChunk]]

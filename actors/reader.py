@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import ray
 
+from actors import precedence
 from actors.metrics import Metrics, place_of_actor
 from actors.parcel import FrameParcel
 from pipeline.config import DecodeLimits
@@ -24,10 +25,6 @@ from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
 
 Result = TypeVar("Result")
-
-# Between a video's children and those of the next younger one; each step is 1.25 times less of a
-# processor that both want. Shared evenly, two long videos would both be slow to their first word.
-STEP_BACK, MAX_NICENESS = 5, 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +96,7 @@ class FrameReaderActor:
 
     async def open(self, key: str, source: Source) -> Opened:
         """Start a child on the video and read its header. Raises BadInput."""
-        niceness = min(STEP_BACK * len(self._videos), MAX_NICENESS)
+        niceness = precedence.LATER_VIDEOS if self._videos else precedence.FIRST_VIDEO
         limits = replace(self._limits, niceness=niceness)
         video = self._videos[key] = OpenVideo(self._place)
         return await self._on_thread(video, lambda: video.open(source, limits))

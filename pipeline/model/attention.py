@@ -142,7 +142,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> 
     if query.device.type == "cpu":
         # What scaled_dot_product_attention runs on a CPU; called by name because only so does it
         # return the log sums. It takes H = groups * K heads and has a gradient.
-        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
             heads, keys.unsqueeze(0), values.unsqueeze(0), is_causal=is_causal
         )
     else:

@@ -31,6 +31,17 @@ def embed(model: LanguageModel, ids: Sequence[int]) -> Tensor:
     return model.embed(torch.tensor(ids, dtype=torch.int64, device=model.norm.weight.device))
 
 
+def num_products(model: LanguageModel, additions: Sequence[Addition]) -> int:
+    """Numbers a step has to multiply, attention included, scores of the vocabulary not."""
+    config = model.config
+    pair = 2 * config.num_layers * config.num_heads * config.head_dim  # of a query and a key
+    return sum(
+        tokens * (model.num_weights + (addition.cache.length + tokens // 2) * pair)
+        for addition in additions
+        for tokens in (len(addition.embeddings),)
+    )
+
+
 @torch.inference_mode()
 def step(model: LanguageModel, additions: Sequence[Addition]) -> list[int | BadInput]:
     """Run one flat batch; returns, for each addition with a sampler, the next token or a failure.

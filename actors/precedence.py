@@ -1,0 +1,11 @@
+"""Who goes first where the stages of a machine share its cores: whoever is nearest to the words.
+
+Work downstream is nearer to an answer and frees what upstream waits for, so a decoder may take all
+cores, an encoder and the children that read what is left, and the children of later videos what
+nobody else wants: shared evenly, two long videos would both be slow to their first word.
+Niceness: each step is 1.25 times less of a core that both want, 19 the least there is.
+"""
+
+ENCODER = 5
+FIRST_VIDEO = 5
+LATER_VIDEOS = 19

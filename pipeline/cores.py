@@ -1,0 +1,32 @@
+"""Threads of many processes on few cores: who waits for its own must not keep others' from working.
+
+torch's threads (libgomp's) spin for milliseconds at each other's end before they sleep. Where the
+stages of a video share two cores, that is time taken from a stage that has work: encoding on two
+threads beside another process took 2.7 times as long. Not spinning at all costs small matmuls a
+fifth, for sleeping and waking.
+"""
+
+import os
+
+CACHED_WEIGHTS = 16_000_000  # float32 ones that a processor's caches may hold
+PRODUCTS_PER_THREAD = 1_000_000_000  # with less to multiply, other stages use a core better
+SPIN_COUNT = "5000"  # looks before a thread sleeps, some 50 microseconds
+
+
+def spin_briefly() -> None:
+    """For those it starts, and for this process if torch is not loaded yet."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
+def use_threads(most: int, *, num_weights: int, num_products: int) -> None:
+    """Let this thread's next torch calls use as many cores as they keep busy, up to `most`.
+
+    Weights that come from memory want all of them, however little is computed: for its bandwidth.
+    """
+    import torch  # this module is to be loaded before it
+
+    worth = most if num_weights > CACHED_WEIGHTS else num_products // PRODUCTS_PER_THREAD
+    wanted = max(1, min(most, worth))
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
