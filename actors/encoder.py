@@ -16,10 +16,12 @@ from actors.metrics import Metrics, place_of_actor
 from actors.order import LeastLeftFirst
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
+from pipeline.cores import use_threads
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed import pack
 from pipeline.model.weights import load_model
 from pipeline.stint import Stint
+from pipeline.types import MERGE
 from pipeline.video.budget import CHUNK_TOKENS
 
 MAX_BATCH = 4  # chunks; more only makes the first of them wait,
@@ -41,8 +43,7 @@ class VisionEncoderActor:
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
         os.nice(precedence.ENCODER)
-        if profile.device == "cpu":
-            torch.set_num_threads(profile.encoders.num_threads)
+        self._num_threads = profile.encoders.num_threads if profile.device == "cpu" else None
         model = load_model(
             Path(checkpoint),
             dtype=getattr(torch, profile.dtype),
@@ -51,6 +52,7 @@ class VisionEncoderActor:
         )
         pack(model.vision)
         self._encoder = VisionEncoder(model.vision)
+        self._num_weights = model.vision.num_weights
         self._stall_s = profile.stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._waiting: list[Waiting] = []
@@ -115,5 +117,9 @@ class VisionEncoderActor:
         return batch
 
     def _encode(self, parcels: list[FrameParcel]) -> list[TokenParcel]:
+        if self._num_threads is not None:
+            num_patches = sum(parcel.num_tokens for parcel in parcels) * MERGE**2
+            num_products = num_patches * self._num_weights
+            use_threads(self._num_threads, num_weights=self._num_weights, num_products=num_products)
         chunks = self._encoder.encode([parcel.unpack() for parcel in parcels])
         return [TokenParcel.pack(chunk) for chunk in chunks]

@@ -7,5 +7,4 @@ Niceness: each step is 1.25 times less of a core that both want, 19 the least th
 """
 
 ENCODER = 5
-FIRST_VIDEO = 5
-LATER_VIDEOS = 19
+LATER_VIDEOS = 19  # their children; those of the first one give way as DecodeLimits say

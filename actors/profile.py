@@ -31,7 +31,9 @@ class EncoderPool(_Settings):
     num_actors: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=0.5, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
-    num_threads: int = Field(default=1, ge=1, description="torch threads of one copy, CPU only")
+    num_threads: int = Field(
+        default=2, ge=1, description="torch threads of one copy for a large batch, CPU only"
+    )
 
 
 class DecoderPool(_Settings):

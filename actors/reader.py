@@ -96,8 +96,9 @@ class FrameReaderActor:
 
     async def open(self, key: str, source: Source) -> Opened:
         """Start a child on the video and read its header. Raises BadInput."""
-        niceness = precedence.LATER_VIDEOS if self._videos else precedence.FIRST_VIDEO
-        limits = replace(self._limits, niceness=niceness)
+        limits = self._limits
+        if self._videos:
+            limits = replace(limits, niceness=precedence.LATER_VIDEOS)
         video = self._videos[key] = OpenVideo(self._place)
         return await self._on_thread(video, lambda: video.open(source, limits))
 

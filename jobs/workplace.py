@@ -103,10 +103,10 @@ class Workplace:
 def _machine() -> Profile:
     """The laptop's profile, with the cores of this machine and its GPU if there is one.
 
-    Encoder and decoder get half of the cores each: they work at the same time.
+    Encoder and decoder may use all cores each: whichever has more to do than the other does.
     """
     profile = Profile()
-    num_threads = max(1, torch.get_num_threads() // 2)
+    num_threads = torch.get_num_threads()
     encoders, decoders = {"num_threads": num_threads}, {"num_threads": num_threads}
     device = {}
     if torch.cuda.is_available():

@@ -20,7 +20,7 @@ class DecodeLimits:
     stall_s: float = 60.0  # between two frames
     threads: int = 1  # decoder threads in each child
     ahead_bytes: int = 96 * MIB  # decoded frames that wait in a child; two may always
-    niceness: int = 0  # how far a child steps back where processors are scarce, 0 to 19
+    niceness: int = 5  # how far a child gives way to who computes on its frames, 0 to 19
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1 or self.threads < 1 or self.wall_s <= 0:

@@ -9,7 +9,7 @@ fifth, for sleeping and waking.
 import os
 
 CACHED_WEIGHTS = 16_000_000  # float32 ones that a processor's caches may hold
-PRODUCTS_PER_THREAD = 1_000_000_000  # with less to multiply, other stages use a core better
+PRODUCTS_PER_THREAD = 3_000_000_000  # with less to multiply, other stages use a core better
 SPIN_COUNT = "5000"  # looks before a thread sleeps, some 50 microseconds
 
 

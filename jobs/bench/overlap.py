@@ -38,7 +38,7 @@ PROMPT = (
     f"<|vision_start|><|video_pad|><|vision_end|>{CAPTION_VIDEO}<|im_end|>\n<|im_start|>assistant\n"
 )
 NAMES = {
-    "fleet": "Ray, one thread a stage",
+    "fleet": "Ray",
     "in process": "in process",
     "in a row": "stages in a row",
     "in a row, alone": "stages in a row, one thread",
@@ -51,7 +51,7 @@ Stages = dict[str, float]  # seconds by stage
 def rows(
     folder: Path, checkpoint: Path, *, rounds: int, duration_s: int = DURATION_S
 ) -> Iterator[Row]:
-    """Yield the table's rows. The fleet has one thread a stage, the others have them all."""
+    """Yield the table's rows. What is on one thread says so."""
     clip = make_clip(folder, duration_s=duration_s, width=1280, height=720)
     model, theirs = LocalModel.load(checkpoint), _Transformers(checkpoint, clip)
     alone: list[Stages] = []  # each stage on one thread

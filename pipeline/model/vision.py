@@ -185,6 +185,7 @@ class VisionTower(nn.Module):
         self.patch_embed = PatchEmbedding(config)
         self.blocks = nn.ModuleList(VisionBlock(config, parallel) for _ in range(config.depth))
         self.merger = Merger(config, parallel)
+        self.num_weights = sum(weight.numel() for weight in self.blocks.parameters())
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode one chunk, or a batch of chunks of equal size.
