@@ -42,7 +42,7 @@ class VisionEncoderActor:
     """Loads the vision tower alone and encodes what waits."""
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
-        os.nice(precedence.ENCODER)
+        os.nice(precedence.ENCODER)  # this thread and its heirs, which all that computes is
         self._num_threads = profile.encoders.num_threads if profile.device == "cpu" else None
         model = load_model(
             Path(checkpoint),

@@ -16,6 +16,7 @@ import ray
 from actors.cluster import start_local_ray
 from actors.fleet import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
+from jobs.soak.trial import decoding_children, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import FailureCode
@@ -111,6 +112,33 @@ def test_every_fleet_writes_the_records_of_one_process(
 ) -> None:
     with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
         assert asyncio.run(analyse_all(fleet, sources)) == expected
+
+
+def niceness(pid: int) -> int:
+    """Of the thread that gives way most: Linux counts by thread, and heirs of one are like it."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    stats = [(thread / "stat").read_text().rpartition(")")[2].split() for thread in threads]
+    return max(int(fields[16]) for fields in stats)
+
+
+def test_on_shared_cores_what_is_nearer_to_the_words_goes_first(
+    checkpoint: Path, sources: list[Source]
+) -> None:
+    async def nices() -> dict[str, int]:
+        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
+            processes = await processes_of(fleet)
+            reader = fleet.pools.readers[0]
+            await reader.open.remote("a/0", sources[0])
+            first = {child.pid for child in decoding_children(processes["reader 0"])}
+            await reader.open.remote("a/1", sources[2])
+            both = {child.pid for child in decoding_children(processes["reader 0"])}
+            named = {"first video": first, "second video": both - first}
+            processes |= {name: pid for name, (pid,) in named.items()}
+            return {name: niceness(pid) for name, pid in processes.items()}
+
+    found = asyncio.run(nices())
+    assert found["decoder 0 rank 0"] < found["encoder 0"] <= found["first video"]
+    assert found["first video"] + 10 < found["second video"] <= 19
 
 
 def test_a_local_ray_listens_on_loopback_only(checkpoint: Path) -> None:

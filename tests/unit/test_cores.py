@@ -1,0 +1,71 @@
+"""Stages share cores: threads where they pay, and brief spinning unless the user says otherwise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.cores import CACHED_WEIGHTS, PRODUCTS_PER_THREAD, use_threads
+from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.model.step import Addition, num_products
+from tests.tiny_model import Tiny, tiny_model
+
+
+@pytest.mark.parametrize(
+    ("num_weights", "num_products", "num_threads"),
+    [
+        (1_000, 0, 1),
+        (1_000, 2 * PRODUCTS_PER_THREAD - 1, 1),
+        (1_000, 2 * PRODUCTS_PER_THREAD, 2),
+        (1_000, 100 * PRODUCTS_PER_THREAD, 3),
+        (CACHED_WEIGHTS + 1, 1, 3),
+    ],
+)
+def test_a_small_step_leaves_cores_to_others(num_weights: int, num_products: int, num_threads: int):
+    before = torch.get_num_threads()
+    try:
+        use_threads(3, num_weights=num_weights, num_products=num_products)
+        assert torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def addition(model: Qwen2VL, num_tokens: int, *, after: int) -> Addition:
+    language = model.language
+    cache = language.new_cache(after + num_tokens)
+    cache.advance(after)
+    size = language.config.hidden_size
+    return Addition(cache, torch.empty(num_tokens, size), torch.empty(3, num_tokens))
+
+
+def test_products_are_counted_with_what_is_attended_to():
+    model = tiny_model(Tiny(seed=5))
+    config, weights = model.language.config, model.language.num_weights
+    key = 2 * config.num_layers * config.num_heads * config.head_dim
+    additions = [addition(model, 4, after=10), addition(model, 1, after=100)]
+    assert num_products(model.language, additions) == 5 * weights + (4 * 12 + 100) * key
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "5000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None"),
+    ],
+)
+def test_the_command_line_lets_threads_spin_briefly(given: dict[str, str], expected: str):
+    kept = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    script = "import jobs, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=kept | given,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [expected, "False"]
