@@ -14,7 +14,6 @@ from ray._private import ray_constants
 from ray._private import utils as ray_utils
 
 from actors.profile import Profile
-from pipeline.cores import spin_briefly
 from pipeline.errors import Transient
 
 CONNECT_TIMEOUT_S = 5.0
@@ -59,7 +58,6 @@ def start_local_ray(
     clusters (ray._private.services); its servers then listen on every interface.
     """
     ray_constants.ENABLE_RAY_CLUSTER = False
-    spin_briefly()
     with nullcontext() if exports_metrics else _minimal_agent():
         _connect(
             address="local",

@@ -1,5 +1,5 @@
 """What people run: the command line, benchmarks, the demo model."""
 
-from pipeline.cores import spin_briefly
+from pipeline.cores import before_torch
 
-spin_briefly()  # before anything here loads torch
+before_torch()

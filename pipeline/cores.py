@@ -1,4 +1,4 @@
-"""Threads of many processes on few cores: who waits for its own must not keep others' from working.
+"""How a process shares a machine with others that compute: what its threads do, what it keeps.
 
 torch's threads (libgomp's) spin for milliseconds at each other's end before they sleep. Where the
 stages of a video share two cores, that is time taken from a stage that has work: encoding on two
@@ -11,12 +11,15 @@ import os
 CACHED_WEIGHTS = 16_000_000  # float32 ones that a processor's caches may hold
 PRODUCTS_PER_THREAD = 3_000_000_000  # with less to multiply, other stages use a core better
 SPIN_COUNT = "5000"  # looks before a thread sleeps, some 50 microseconds
+KEPT_KERNELS = "128"  # of oneDNN, half a megabyte each; torch itself keeps 1024
 
 
-def spin_briefly() -> None:
-    """For those it starts, and for this process if torch is not loaded yet."""
+def before_torch() -> None:
+    """To be called before torch is loaded, which reads these once; a user's own values stay."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, KEPT_KERNELS)
 
 
 def use_threads(most: int, *, num_weights: int, num_products: int) -> None:

@@ -3,6 +3,9 @@
 Against MKL, which torch's own linear layers call, matmuls of a chunk are 5 to 25 % faster, and the
 few rows of a batch of answers up to five times: eight questions cost little more than one.
 Results differ by float32's rounding only. Small weights gain nothing and stay as they are.
+
+oneDNN keeps a kernel for every number of rows it has seen, half a megabyte each, made in half a
+millisecond. So batches are filled up to one of a few sizes, and cores.py bounds what is kept.
 """
 
 import torch
@@ -70,5 +73,24 @@ def pack(half: VisionTower | LanguageModel, *, min_elements: int = MIN_ELEMENTS)
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
-    return y
+    num_rows = x.shape[0]
+    filled = _filled(x, kernel_rows(num_rows))
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(filled, weight, bias, "none", [], "")
+    return y[:num_rows]
+
+
+def kernel_rows(num_rows: int) -> int:
+    """The rows of the kernel that multiplies so many: a power of two, or a multiple of 16 to 64."""
+    if num_rows <= 16:
+        return 1 << max(num_rows - 1, 0).bit_length()
+    multiple = 16 if num_rows <= 64 else 32 if num_rows <= 256 else 64
+    return -(-num_rows // multiple) * multiple
+
+
+def _filled(x: Tensor, num_rows: int) -> Tensor:
+    """x with rows of zeros after its own, which no other row depends on."""
+    if len(x) == num_rows:
+        return x
+    filled = x.new_zeros(num_rows, x.shape[1])
+    filled[: len(x)] = x
+    return filled

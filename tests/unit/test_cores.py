@@ -13,6 +13,8 @@ from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.step import Addition, num_products
 from tests.tiny_model import Tiny, tiny_model
 
+LIMITS = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+
 
 @pytest.mark.parametrize(
     ("num_weights", "num_products", "num_threads"),
@@ -52,14 +54,19 @@ def test_products_are_counted_with_what_is_attended_to():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "5000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None"),
+        ({}, "5000 128 128"),
+        ({"GOMP_SPINCOUNT": "7", "LRU_CACHE_CAPACITY": "9"}, "7 128 9"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None 128 128"),
     ],
 )
-def test_the_command_line_lets_threads_spin_briefly(given: dict[str, str], expected: str):
-    kept = {name: value for name, value in os.environ.items() if "OMP" not in name}
-    script = "import jobs, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+@pytest.mark.parametrize("package", ["jobs", "actors"])
+def test_limits_are_set_before_torch_is_loaded(given: dict[str, str], expected: str, package: str):
+    gone = (*LIMITS, "OMP_WAIT_POLICY")
+    kept = {name: value for name, value in os.environ.items() if name not in gone}
+    script = (
+        f"import {package}, os, sys; assert 'torch' not in sys.modules; "
+        f"print(*map(os.environ.get, {LIMITS}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=kept | given,
@@ -68,4 +75,4 @@ def test_the_command_line_lets_threads_spin_briefly(given: dict[str, str], expec
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [expected, "False"]
+    assert done.stdout.strip() == expected

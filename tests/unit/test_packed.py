@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.model.language import LanguageModel
-from pipeline.model.packed import PackedLinear, pack
+from pipeline.model.packed import PackedLinear, kernel_rows, pack
 from pipeline.model.parallel import ParallelLinear, RowParallelLinear, TensorParallel
 from tests.tiny_model import Tiny, random_frames, relative_error, tiny_model
 
@@ -45,6 +45,20 @@ def test_only_the_first_rank_adds_the_bias():
 def test_a_row_is_the_same_to_the_bit_whatever_rows_come_with_it(num_rows: int):
     layer, x = PackedLinear(row_parallel(TensorParallel())), torch.randn(64, WIDTHS[0])
     assert torch.equal(layer(x[:num_rows]), layer(x)[:num_rows])
+
+
+def test_few_kernels_serve_every_number_of_rows():
+    sizes = [kernel_rows(num_rows) for num_rows in range(2049)]
+    assert all(
+        0 <= size - num_rows <= max(size // 2 - 1, 0)
+        for num_rows, size in enumerate(sizes)
+        if num_rows
+    )
+    assert all(
+        size - num_rows < num_rows / 4 for num_rows, size in enumerate(sizes) if num_rows > 128
+    )
+    assert sorted(sizes) == sizes
+    assert len(set(sizes)) < 50
 
 
 @pytest.mark.parametrize("is_tied", [False, True])
