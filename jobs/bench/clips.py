@@ -22,14 +22,25 @@ def make_clip(
     path = folder / f"{width}x{height}-{fps}fps-{duration_s}s-key{keyframe_s:g}s.mp4"
     if path.exists():
         return path
-    partial = path.with_suffix(".partial.mp4")
     picture = f"testsrc2=size={width}x{height}:rate={fps}:duration={duration_s}"
-    command = [
-        _ffmpeg(), "-v", "error", "-y", "-f", "lavfi", "-i", f"{picture},noise=alls=6:allf=t",
+    encoded = [
+        "-f", "lavfi", "-i", f"{picture},noise=alls=6:allf=t",
         "-c:v", "libx264", "-preset", "veryfast", "-crf", "26", "-pix_fmt", "yuv420p",
-        "-g", str(round(keyframe_s * fps)), "-sc_threshold", "0", str(partial),
+        "-g", str(round(keyframe_s * fps)), "-sc_threshold", "0",
     ]  # fmt: skip
-    subprocess.run(command, check=True)
+    return _write(path, encoded)
+
+
+def repeat_clip(clip: Path, num_times: int) -> Path:
+    """The clip so many times over, without encoding it again. Kept for the next run."""
+    path = clip.with_name(f"{clip.stem}-x{num_times}.mp4")
+    looped = ["-stream_loop", str(num_times - 1), "-i", str(clip), "-c", "copy"]
+    return path if path.exists() else _write(path, looped)
+
+
+def _write(path: Path, options: list[str]) -> Path:
+    partial = path.with_suffix(".partial.mp4")
+    subprocess.run([_ffmpeg(), "-v", "error", "-y", *options, str(partial)], check=True)
     partial.rename(path)
     return path
 

@@ -17,7 +17,7 @@ from actors.cluster import start_local_ray
 from actors.fleet import Fleet, start_fleet
 from actors.profile import Profile
 from jobs.analyze import DEMO_MODEL
-from jobs.bench.clips import make_clip, make_demo_clips
+from jobs.bench.clips import make_clip, make_demo_clips, repeat_clip
 from jobs.bench.measure import Row, medians
 from jobs.bench.ray_data import STORE_BYTES, Twin
 from jobs.soak.trial import descendants
@@ -32,6 +32,7 @@ from pipeline.video.source import Source
 
 NUM_CLIPS = 100
 LONG_S = (600, 601)  # two clips, so that the pools have something to do beside the first
+TIMES_LONGER = 3
 TASKS = Tasks(sampling=Sampling(max_new_tokens=16))
 PROFILE = Profile()
 SHORT = PlanOptions()
@@ -49,7 +50,10 @@ def rows(
     checkpoint = DEMO_MODEL
     with _ray():
         yield from _short(checkpoint, make_demo_clips(folder, num_clips), rounds)
-        yield from _long(checkpoint, [make_clip(folder, duration_s=s) for s in long_s], rounds)
+        long = [make_clip(folder, duration_s=seconds) for seconds in long_s]
+        longer = [repeat_clip(clip, TIMES_LONGER) for clip in long]
+        yield from _long(checkpoint, long, rounds, what=_minutes(long_s[0]))
+        yield from _long(checkpoint, longer, rounds, what=_minutes(TIMES_LONGER * long_s[0]))
 
 
 def _short(checkpoint: Path, clips: list[Path], rounds: int) -> Iterator[Row]:
@@ -84,7 +88,7 @@ def _short(checkpoint: Path, clips: list[Path], rounds: int) -> Iterator[Row]:
     )
 
 
-def _long(checkpoint: Path, clips: list[Path], rounds: int) -> Iterator[Row]:
+def _long(checkpoint: Path, clips: list[Path], rounds: int, *, what: str) -> Iterator[Row]:
     twin = _twin(checkpoint, LONG, batch_size=1)
     with _fleet(checkpoint, LONG) as fleet:
         seconds = medians(
@@ -95,7 +99,7 @@ def _long(checkpoint: Path, clips: list[Path], rounds: int) -> Iterator[Row]:
             rounds=rounds,
         )
     yield Row(
-        what=f"{len(clips)} long clips: first result",
+        what=f"{len(clips)} clips of {what}: first result",
         vidray=f"{seconds['fleet']:.1f} s",
         peer=f"Ray Data {seconds['Ray Data']:.1f} s",
         ratio=seconds["Ray Data"] / seconds["fleet"],
@@ -218,6 +222,10 @@ def _twin(checkpoint: Path, options: PlanOptions, *, batch_size: int) -> Twin:
 def _require_good(record: Record) -> None:
     if record.code is not None:
         raise RuntimeError(f"{record.uri}: {record.code}: {record.detail}")
+
+
+def _minutes(seconds: int) -> str:
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _rate(clips: Sequence[Path], seconds: float) -> str:
