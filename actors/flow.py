@@ -181,11 +181,11 @@ class RayVideo:
         """Read chunk after chunk while there is credit, and send each on to the encoder."""
         reader = self._reader
         try:
-            start = reader.start.remote(self._key, view.plan, view.window)
-            await self._flow.answer_of(reader, start)
+            begins: View | None = view
             for span in view.window.chunks:
                 await credit.take(self._flow.num_bytes(view.window, span))
-                frames, noted = reader.read.remote(self._key)
+                frames, noted = reader.read.remote(self._key, begins)
+                begins = None
                 note: ReadNote = await self._flow.answer_of(reader, noted)
                 listener(Moved(span.num_steps, note.stint, view.window.index, span.index))
                 left = len(view.window.chunks) - 1 - span.index

@@ -20,7 +20,8 @@ from actors.parcel import FrameParcel
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
 from pipeline.stint import Place, Stint
-from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Window
+from pipeline.tasks.requests import View
+from pipeline.types import FrameChunk, MediaInfo
 from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
 
@@ -59,13 +60,12 @@ class OpenVideo:
         size_bytes = source.path.stat().st_size
         return Opened(media=self._media.info, etag=identity(source), size_bytes=size_bytes)
 
-    def start(self, plan: SamplingPlan, window: Window, reader: Reader) -> None:
+    def read(self, begins: View | None, reader: Reader) -> tuple[FrameParcel, ReadNote]:
+        started_s = time.monotonic()
         if self._media is None:
             raise Transient("the video was not opened")
-        self._chunks = self._media.read(plan, window, reader=reader)
-
-    def read(self) -> tuple[FrameParcel, ReadNote]:
-        started_s = time.monotonic()
+        if begins is not None:
+            self._chunks = self._media.read(begins.plan, begins.window, reader=reader)
         chunk = next(self._chunks, None)
         if chunk is None:
             raise Transient("there are no more frames in this window")
@@ -102,18 +102,13 @@ class FrameReaderActor:
         video = self._videos[key] = OpenVideo(self._place)
         return await self._on_thread(video, lambda: video.open(source, limits))
 
-    async def start(self, key: str, plan: SamplingPlan, window: Window) -> None:
-        """Go to the window's first chunk."""
-        video = self._video(key)
-        await self._on_thread(video, lambda: video.start(plan, window, self._reader))
-
     @ray.method(num_returns=2)
-    async def read(self, key: str) -> tuple[FrameParcel, ReadNote]:
-        """The next chunk, and a note on it. Raises BadInput."""
+    async def read(self, key: str, begins: View | None = None) -> tuple[FrameParcel, ReadNote]:
+        """The next chunk, or a new view's first one, and a note on it. Raises BadInput."""
         video = self._video(key)
         self._num_waiting += 1
         try:
-            parcel, note = await self._on_thread(video, video.read)
+            parcel, note = await self._on_thread(video, lambda: video.read(begins, self._reader))
         finally:
             self._num_waiting -= 1
         self._metrics.count(note.stint, num_waiting=self._num_waiting)

@@ -85,9 +85,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
         decoder.Rank.run,
     )
 
-    def timed_read(video):
+    def timed_read(video, begins, kind):
         stages.spend("read")
-        return read(video)
+        return read(video, begins, kind)
 
     def timed_encode(actor, parcels):
         stages.spend("encode", len(parcels))
