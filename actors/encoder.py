@@ -42,7 +42,6 @@ class VisionEncoderActor:
     """Loads the vision tower alone and encodes what waits."""
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
-        os.nice(precedence.ENCODER)  # this thread and its heirs, which all that computes is
         self._num_threads = profile.encoders.num_threads if profile.device == "cpu" else None
         model = load_model(
             Path(checkpoint),
@@ -54,7 +53,9 @@ class VisionEncoderActor:
         self._encoder = VisionEncoder(model.vision)
         self._num_weights = model.vision.num_weights
         self._stall_s = profile.stall_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._thread = ThreadPoolExecutor(
+            1, "encoder", initializer=os.nice, initargs=(precedence.ENCODER,)
+        )
         self._waiting: list[Waiting] = []
         self._order = LeastLeftFirst()
         self._place, self._metrics = place_of_actor(), Metrics()

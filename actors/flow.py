@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ class RayVideo:
         """Read chunk after chunk while there is credit, and send each on to the encoder."""
         reader = self._reader
         try:
-            begins: View | None = view
+            begins: View | None = replace(view, requests=())  # of no interest to a reader
             for span in view.window.chunks:
                 await credit.take(self._flow.num_bytes(view.window, span))
                 frames, noted = reader.read.remote(self._key, begins)

@@ -155,6 +155,7 @@ class LanguageModel(nn.Module):
                 config.vocab_size, config.hidden_size, name="lm_head", parallel=parallel
             )
         )
+        self.num_heads = len(parallel.share(config.num_heads, what="attention heads"))
         self.num_weights = sum(weight.numel() for weight in self.layers.parameters())
         self._num_kv_heads = len(
             parallel.share_or_copy(config.num_kv_heads, what="key-value heads")

@@ -5,7 +5,8 @@ few rows of a batch of answers up to five times: eight questions cost little mor
 Results differ by float32's rounding only. Small weights gain nothing and stay as they are.
 
 oneDNN keeps a kernel for every number of rows it has seen, half a megabyte each, made in half a
-millisecond. So batches are filled up to one of a few sizes, and cores.py bounds what is kept.
+millisecond. So batches are filled up to one of a few sizes, and cores.py bounds what is kept where
+actors or jobs are imported before torch.
 """
 
 import torch

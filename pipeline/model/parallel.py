@@ -111,7 +111,7 @@ class ParallelLinear(ParallelLayer):
     """
 
     weight: nn.Parameter
-    bias: nn.Parameter | None  # None too where another rank adds it: once in the sum is enough
+    bias: nn.Parameter | None
 
     def __init__(self, parallel: TensorParallel, *, alpha: float, beta: float) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class ParallelLinear(ParallelLayer):
 
     @property
     def _own_bias(self) -> Tensor | None:
-        return self.bias if self.parallel.rank == 0 else None
+        return self.bias if self.parallel.rank == 0 else None  # once in the sum, not once per rank
 
     def _affine(self, x: Tensor) -> Tensor:
         bias = self._own_bias
@@ -209,11 +209,17 @@ class RowParallelLinear(ParallelLinear):
 
 
 def replace_linears(root: nn.Module, make: Callable[[ParallelLinear], nn.Module]) -> None:
-    """Put make(layer) in the place of every linear layer below `root`, one after another."""
-    for parent in tuple(root.modules()):
-        for name, layer in tuple(parent.named_children()):
+    """Put make(layer) in the place of every linear layer below `root`.
+
+    One after another: each is free, if nobody else holds it, before the next one is made.
+    """
+    parents = [module for module in root.modules() if not isinstance(module, ParallelLinear)]
+    for parent in parents:
+        for name in [name for name, _ in parent.named_children()]:
+            layer = getattr(parent, name)
             if isinstance(layer, ParallelLinear):
                 setattr(parent, name, make(layer))
+            del layer
 
 
 class VocabParallelEmbedding(ParallelLayer):

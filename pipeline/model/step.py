@@ -32,9 +32,8 @@ def embed(model: LanguageModel, ids: Sequence[int]) -> Tensor:
 
 
 def num_products(model: LanguageModel, additions: Sequence[Addition]) -> int:
-    """Numbers a step has to multiply, attention included, scores of the vocabulary not."""
-    config = model.config
-    pair = 2 * config.num_layers * config.num_heads * config.head_dim  # of a query and a key
+    """Numbers this rank multiplies in a step, attention included, scores of the vocabulary not."""
+    pair = 2 * model.config.num_layers * model.num_heads * model.config.head_dim  # query and key
     return sum(
         tokens * (model.num_weights + (addition.cache.length + tokens // 2) * pair)
         for addition in additions

@@ -126,6 +126,7 @@ def test_on_shared_cores_what_is_nearer_to_the_words_goes_first(
 ) -> None:
     async def nices() -> dict[str, int]:
         with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
+            await fleet.analyse(sources[0], TASKS, video_id="0")  # so that all have worked
             processes = await processes_of(fleet)
             reader = fleet.pools.readers[0]
             await reader.open.remote("a/0", sources[0])
@@ -138,7 +139,7 @@ def test_on_shared_cores_what_is_nearer_to_the_words_goes_first(
 
     found = asyncio.run(nices())
     assert found["decoder 0 rank 0"] < found["encoder 0"] <= found["first video"]
-    assert found["first video"] + 10 < found["second video"] <= 19
+    assert found["first video"] < found["second video"] == 19
 
 
 def test_a_local_ray_listens_on_loopback_only(checkpoint: Path) -> None:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from pipeline.model.language import Segment
+from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.positions import text_positions
 from pipeline.model.qwen2_vl import Qwen2VL
@@ -71,6 +72,8 @@ def run_rank(rank: int, size: int, folder: Path) -> None:
 def run_rank_of_72b(rank: int, size: int, folder: Path) -> None:
     with joined(rank, size, folder) as parallel:
         model = load_model(folder / "model", parallel=parallel)
+        for half in (model.vision, model.language):
+            pack(half, min_elements=0)  # as ranks run on a CPU, whatever the size of their shards
         torch.save(describe_and_answer(model, NUM_TOKENS_72B), folder / f"rank-{rank}.pt")
 
 

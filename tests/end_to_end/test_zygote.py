@@ -58,7 +58,7 @@ def test_a_younger_video_is_decoded_with_what_the_older_one_leaves(clip: Path) -
     back = DecodeLimits(niceness=10)
     with open_media(Source.of(clip)), open_media(Source.of(clip), back) as younger:
         plain, nice = sorted(child.nice() for child in the_zygote().children())
-        assert nice == plain + 5
+        assert nice == min(plain + 5, 19)
         plan = make_plan(younger.info, source_id="test", fps=2)
         assert len(list(younger.read(plan, plan.windows[0]))) > 0
 

@@ -1,11 +1,18 @@
 """oneDNN's layout: the same numbers whoever shares the batch, and no second copy of a weight."""
 
+import weakref
+
 import pytest
 import torch
 
 from pipeline.model.language import LanguageModel
 from pipeline.model.packed import PackedLinear, kernel_rows, pack
-from pipeline.model.parallel import ParallelLinear, RowParallelLinear, TensorParallel
+from pipeline.model.parallel import (
+    ParallelLinear,
+    RowParallelLinear,
+    TensorParallel,
+    replace_linears,
+)
 from tests.tiny_model import Tiny, random_frames, relative_error, tiny_model
 
 WIDTHS = (96, 160)
@@ -38,6 +45,43 @@ def test_only_the_first_rank_adds_the_bias():
     x = torch.randn(3, WIDTHS[0] // 2)
     share = 0.5 * x @ layer.weight.T
     assert relative_error(PackedLinear(layer)(x), share) < 1e-6
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("num_rows", [2, 3, 20, 300])
+@pytest.mark.parametrize("widths", [(1536, 4480), (4480, 1536)])
+def test_so_it_is_in_large_layers_from_two_rows_on_with_any_threads(
+    widths: tuple[int, int], num_rows: int
+):
+    layer = RowParallelLinear(*widths, name="x", bias=False, parallel=TensorParallel())
+    torch.nn.init.normal_(layer.weight)
+    packed, x, results = PackedLinear(layer), torch.randn(600, widths[0]), []
+    before = torch.get_num_threads()
+    try:
+        for num_threads, rows in ((2, x), (1, x[:num_rows]), (2, x[:num_rows])):
+            torch.set_num_threads(num_threads)
+            results.append(packed(rows)[:num_rows])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_a_weight_is_free_before_the_next_one_is_packed():
+    alive, most = weakref.WeakSet[torch.nn.Module](), 0
+    model = tiny_model(Tiny(seed=5)).vision
+    alive.update(layer for layer in model.modules() if isinstance(layer, ParallelLinear))
+    total = len(alive)
+
+    def make(layer: ParallelLinear) -> torch.nn.Module:
+        nonlocal most
+        num_made = sum(isinstance(each, PackedLinear) for each in model.modules())
+        most = max(most, len(alive) + num_made)
+        return PackedLinear(layer)
+
+    replace_linears(model, make)
+    assert total > 5
+    assert most == total
 
 
 @torch.inference_mode()
