@@ -17,6 +17,7 @@ import ray
 import torch
 import torch.distributed as dist
 
+from actors.arrivals import Arrivals
 from actors.calls import Handle, end_process
 from actors.commands import Commands, Step
 from actors.gathered import gathered
@@ -58,7 +59,7 @@ class LanguageDecoderActor:
         threading.Thread(target=_end_with, args=(self._followers,), daemon=True).start()
         rank = _load_rank(checkpoint, profile, 0, address)
         self._rank, self._max_tokens = rank, profile.decoders.kv_tokens
-        self._metrics = Metrics()
+        self._metrics, self._arrivals = Metrics(), Arrivals()
         self._replica = Replica(
             rank,
             broadcast=self._broadcast,
@@ -71,10 +72,12 @@ class LanguageDecoderActor:
     async def open(
         self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
     ) -> None:
+        self._arrivals.open(stream_id)
         await self._replica.open(stream_id, media, urgency=urgency)
         self._measure_cache()
 
     async def prefill(self, stream_id: str, parcel: TokenParcel, left: int) -> Stint:
+        await self._arrivals.until_turn(stream_id, parcel.index)
         return await self._replica.prefill(stream_id, parcel.unpack(), left=left)
 
     async def ask(
@@ -84,11 +87,13 @@ class LanguageDecoderActor:
             yield pieces
 
     async def close(self, stream_id: str) -> None:
+        self._arrivals.close(stream_id)
         await self._replica.close(stream_id)
         self._measure_cache()
 
     async def release(self, owner: str) -> None:
         """Close every stream that a stream host of this name left behind."""
+        self._arrivals.release(owner)
         await self._replica.release(owner)
 
     async def process_id(self) -> int:
