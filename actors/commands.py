@@ -23,11 +23,12 @@ class OpenStream:
 
 @dataclass(frozen=True, slots=True)
 class BeginTurn:
-    """Start to answer a question on a complete stream."""
+    """Start to answer a question on a complete stream, the only one of its call or one of many."""
 
     turn_id: str
     stream_id: str
     question: Question
+    is_alone: bool
 
 
 @dataclass(frozen=True, slots=True)

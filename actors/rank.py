@@ -78,9 +78,9 @@ class Rank:
         match command:
             case OpenStream(stream_id, media):
                 self._streams[stream_id] = self._engine.open(media)
-            case BeginTurn(turn_id, stream_id, question):
+            case BeginTurn(turn_id, stream_id, question, is_alone):
                 stream = self._stream(stream_id)
-                self._turns[turn_id] = (stream, stream.begin(question))
+                self._turns[turn_id] = (stream, stream.begin(question, is_alone=is_alone))
             case EndTurn(turn_id):
                 if turn_id in self._turns:  # else it ended by itself, just before
                     stream, turn = self._turns.pop(turn_id)

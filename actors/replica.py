@@ -97,9 +97,12 @@ class Replica:
         """Answer all questions at once, yielding text of any of them as it becomes certain."""
         pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
         turns = {f"{stream_id}#{next(self._numbers)}": i for i in range(len(questions))}
+        is_alone = len(questions) == 1
         begins = [
-            asyncio.create_task(self._begin(turn_id, stream_id, questions[index], index, pieces))
-            for turn_id, index in turns.items()
+            asyncio.create_task(
+                self._begin(BeginTurn(turn_id, stream_id, questions[i], is_alone), i, pieces)
+            )
+            for turn_id, i in turns.items()
         ]
         try:
             remaining = len(questions)
@@ -138,21 +141,16 @@ class Replica:
         self._thread.shutdown(wait=False)
 
     async def _begin(
-        self,
-        turn_id: str,
-        stream_id: str,
-        question: Question,
-        index: int,
-        pieces: "asyncio.Queue[Piece | BaseException]",
+        self, command: BeginTurn, index: int, pieces: "asyncio.Queue[Piece | BaseException]"
     ) -> None:
-        self._waiters.turns[turn_id] = TurnReader(index, pieces)
+        self._waiters.turns[command.turn_id] = TurnReader(index, pieces)
         try:
-            await self._wish(BeginTurn(turn_id, stream_id, question), urgency=0)
+            await self._wish(command, urgency=0)
         except BadInput as error:
-            self._waiters.turns.pop(turn_id, None)
+            self._waiters.turns.pop(command.turn_id, None)
             pieces.put_nowait(Piece(index, "", error))
         except Exception as error:  # noqa: BLE001 - handed to whoever reads the pieces
-            self._waiters.turns.pop(turn_id, None)
+            self._waiters.turns.pop(command.turn_id, None)
             pieces.put_nowait(error)
 
     async def _end_turns(self, turn_ids: Sequence[str] | dict[str, int]) -> None:

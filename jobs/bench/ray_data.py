@@ -154,10 +154,7 @@ class Decode:
     def __call__(self, batch: Batch) -> Batch:
         views = list(batch["view"])
         streams = [self._prefilled(*row) for row in zip(views, batch["tokens"], strict=True)]
-        turns = [
-            [stream.begin(question) for question in self._prompts.questions(view, view.requests)]
-            for view, stream in zip(views, streams, strict=True)
-        ]
+        turns = list(map(self._begun, views, streams))
         self._write([turn for of_row in turns for turn in of_row])
         for stream in streams:
             stream.close()
@@ -167,6 +164,11 @@ class Decode:
             "answers": [[turn.result.text for turn in of_row] for of_row in turns],
             "started_s": batch["started_s"],
         }
+
+    def _begun(self, view: View, stream: Stream) -> list[Turn]:
+        questions = self._prompts.questions(view, view.requests)
+        is_alone = len(questions) == 1
+        return [stream.begin(question, is_alone=is_alone) for question in questions]
 
     def _prefilled(self, view: View, tokens: Any) -> Stream:
         stream = self._engine.open(self._prompts.media(view))

@@ -9,6 +9,7 @@ without a mask.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -45,24 +46,27 @@ class Segment:
         return (keys, values) if self.cache is None else self.cache.append(layer, keys, values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Partial:
+class _Partial(NamedTuple):
     """Attention over some of the keys: output (S, H, head_dim), log of the softmax sum (S, H)."""
 
     output: Tensor
     log_sum: Tensor
 
+    def joined_output(self, other: "_Partial") -> Tensor:
+        """The output over the keys of both."""
+        weight = torch.sigmoid(self.log_sum - other.log_sum).unsqueeze(-1).to(self.output.dtype)
+        return torch.lerp(other.output, self.output, weight)
+
     def join(self, other: "_Partial") -> "_Partial":
         """Attention over the keys of both."""
-        weight = torch.sigmoid(self.log_sum - other.log_sum).unsqueeze(-1).to(self.output.dtype)
-        output = torch.lerp(other.output, self.output, weight)
-        return _Partial(output, torch.logaddexp(self.log_sum, other.log_sum))
+        return _Partial(self.joined_output(other), torch.logaddexp(self.log_sum, other.log_sum))
 
     @classmethod
     def cat(cls, partials: "Sequence[_Partial]") -> "_Partial":
         """The rows of all, in order."""
-        outputs = [partial.output for partial in partials]
-        return cls(_cat(outputs), _cat([partial.log_sum for partial in partials]))
+        if len(partials) == 1:
+            return partials[0]
+        return cls(*map(torch.cat, zip(*partials, strict=True)))
 
 
 def attend(
@@ -101,8 +105,10 @@ def _cat(tensors: Sequence[Tensor]) -> Tensor:
 
 def _join_prefix(own: _Partial, query: Tensor, prefix: Prefix | None, layer: int) -> Tensor:
     while prefix is not None:
-        own = own.join(_attend_all(query, *prefix.layers[layer]))
-        prefix = prefix.before
+        shared = _attend_all(query, *prefix.layers[layer])
+        if prefix.before is None:
+            return own.joined_output(shared)
+        own, prefix = own.join(shared), prefix.before
     return own.output
 
 
@@ -115,7 +121,9 @@ def _attend_last(query: Tensor, keys: Tensor, values: Tensor) -> _Partial:
     if num_rows == 1:
         return _attend_all(query, keys, values)
     past = keys.shape[1] - num_rows
-    new = _attend(query, keys[:, past:], values[:, past:], is_causal=True)
+    heads = query.transpose(0, 1).unsqueeze(0)
+    output, log_sum = _attention(heads, keys[:, past:], values[:, past:], is_causal=True)
+    new = _Partial(output[0].transpose(0, 1), log_sum[0].transpose(0, 1))
     return new.join(_attend_all(query, keys[:, :past], values[:, :past])) if past else new
 
 
@@ -127,27 +135,33 @@ def _attend_all(query: Tensor, keys: Tensor, values: Tensor) -> _Partial:
     """
     num_rows, num_heads, head_dim = query.shape
     num_groups = keys.shape[0]
+    if num_rows == 1:  # every word of every answer: heads lie as they are wanted
+        heads = query.view(1, num_groups, -1, head_dim)
+        output, log_sum = _attention(heads, keys, values, is_causal=False)
+        return _Partial(output.reshape(query.shape), log_sum.reshape(1, num_heads))
     rows = query.view(num_rows, num_groups, -1, head_dim).transpose(0, 1)
-    folded = rows.reshape(num_groups, -1, head_dim).transpose(0, 1)
-    partial = _attend(folded, keys, values, is_causal=False)  # (S * H / K, K, ...)
-    output = partial.output.view(num_rows, -1, num_groups, head_dim).transpose(1, 2)
-    log_sum = partial.log_sum.view(num_rows, -1, num_groups).transpose(1, 2)
-    return _Partial(
-        output.reshape(num_rows, num_heads, head_dim), log_sum.reshape(num_rows, num_heads)
+    heads = rows.reshape(1, num_groups, -1, head_dim)  # (1, K, S * H / K, head_dim)
+    output, log_sum = _attention(heads, keys, values, is_causal=False)
+    output = output.view(num_groups, num_rows, -1, head_dim).transpose(0, 1)
+    log_sum = log_sum.view(num_groups, num_rows, -1).transpose(0, 1)
+    return _Partial(output.reshape(query.shape), log_sum.reshape(num_rows, num_heads))
+
+
+def _attention(
+    heads: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Output and log sums of query heads (1, H, S, head_dim) over (K, L, head_dim), H = groups * K.
+
+    returns: (1, H, S, head_dim), (1, H, S)
+    """
+    if heads.device.type != "cpu":
+        return _plain_attention(heads, keys, values, is_causal=is_causal)
+    # What scaled_dot_product_attention runs on a CPU; called by name because only so does it
+    # return the log sums. It takes H = groups * K heads and has a gradient.
+    output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
+        heads, keys.unsqueeze(0), values.unsqueeze(0), is_causal=is_causal
     )
-
-
-def _attend(query: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> _Partial:
-    heads = query.transpose(0, 1).unsqueeze(0)  # (1, H, S, head_dim)
-    if query.device.type == "cpu":
-        # What scaled_dot_product_attention runs on a CPU; called by name because only so does it
-        # return the log sums. It takes H = groups * K heads and has a gradient.
-        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
-            heads, keys.unsqueeze(0), values.unsqueeze(0), is_causal=is_causal
-        )
-    else:
-        output, log_sum = _plain_attention(heads, keys, values, is_causal=is_causal)
-    return _Partial(output[0].transpose(0, 1), log_sum[0].transpose(0, 1))
+    return output, log_sum
 
 
 def _plain_attention(

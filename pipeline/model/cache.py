@@ -103,6 +103,19 @@ class KVCache:
 
         Forks of one cache at one length share one `Prefix`: a batch of them attends to it once.
         """
+        return self._like(capacity, prefix=self._shared())
+
+    def copy(self, *, capacity: int) -> "KVCache":
+        """A cache that continues from here, with its own tokens copied and room for more.
+
+        For a single continuation: all it reads lies in one piece.
+        """
+        copied = self._like(self._own_length + capacity, prefix=self.prefix)
+        end = copied._own_length = self._own_length
+        copied._memory[:, :, :, :end] = self._memory[:, :, :, :end]
+        return copied
+
+    def _like(self, capacity: int, *, prefix: Prefix | None) -> "KVCache":
         num_layers, _, num_kv_heads, _, head_dim = self._memory.shape
         return KVCache(
             num_layers=num_layers,
@@ -111,7 +124,7 @@ class KVCache:
             capacity=capacity,
             dtype=self._memory.dtype,
             device=self._memory.device,
-            prefix=self._shared(),
+            prefix=prefix,
         )
 
     def _shared(self) -> Prefix | None:

@@ -85,18 +85,23 @@ class Stream:
         embeddings = torch.cat((before, chunk.tokens.to(before)))
         return Addition(self._cache, embeddings, entry.positions.to(before.device))
 
-    def begin(self, question: Question) -> Turn:
+    def begin(self, question: Question, *, is_alone: bool = False) -> Turn:
         """Start to answer; whoever runs the steps calls `end` when there is a result.
 
+        is_alone: no other question will share the reading of the media's keys and values, so it
+        gets a copy of them if there is room: to read one piece is faster than to join two.
         BadInput if the question could never be answered, Transient while others hold the room.
         """
         self._require_open()
         if not self.is_complete:
             missing = len(self._layout.entries) - self.num_prefilled
             raise StreamError(f"a question came before the last {missing} chunks")
-        self._require_room(question)
+        num_free = self._require_room(question)
         writer = self._writers.start(question, prompt_ids=self._prompt_ids)
-        cache = self._cache.fork(capacity=question.max_tokens)
+        new_cache = self._cache.fork
+        if is_alone and self._cache.length + question.max_tokens <= num_free:
+            new_cache = self._cache.copy
+        cache = new_cache(capacity=question.max_tokens)
         turn = Turn(self._language, writer, cache=cache, position=self._layout.next_position)
         self._turns.append(turn)
         return turn
@@ -111,9 +116,10 @@ class Stream:
         Questions beyond the stream's room wait for others to finish. A failure is its question's.
         """
         waiting, running = deque(enumerate(questions)), dict[Turn, int]()
+        is_alone = len(questions) == 1
         try:
             while waiting or running:
-                yield from self._admit(waiting, running)
+                yield from self._admit(waiting, running, is_alone=is_alone)
                 if not running:
                     return
                 chosen = step(self._language, [turn.addition() for turn in running])
@@ -152,13 +158,13 @@ class Stream:
         self.close()
 
     def _admit(
-        self, waiting: deque[tuple[int, Question]], running: dict[Turn, int]
+        self, waiting: deque[tuple[int, Question]], running: dict[Turn, int], *, is_alone: bool
     ) -> Iterator[Piece]:
         """Begin as many questions as there is room for; yields those that never can."""
         while waiting:
             index, question = waiting[0]
             try:
-                running[self.begin(question)] = index
+                running[self.begin(question, is_alone=is_alone)] = index
             except Transient:
                 if not running:
                     raise
@@ -171,7 +177,8 @@ class Stream:
         if not self._is_open:
             raise StreamError("the stream is closed")
 
-    def _require_room(self, question: Question) -> None:
+    def _require_room(self, question: Question) -> int:
+        """The tokens that are free before it begins."""
         needed, limit = question.max_tokens, self._question_tokens
         if needed > limit:
             raise BadInput(
@@ -184,9 +191,10 @@ class Stream:
                 FailureCode.PROMPT_TOO_LONG,
                 f"the answer could reach position {last}; limit {limit}",
             )
-        free = self._question_tokens - sum(turn.question.max_tokens for turn in self._turns)
-        if needed > free:
-            raise Transient(f"question and answer need {needed} tokens; {free} are free")
+        num_free = self._question_tokens - sum(turn.num_reserved for turn in self._turns)
+        if needed > num_free:
+            raise Transient(f"question and answer need {needed} tokens; {num_free} are free")
+        return num_free
 
 
 class Reply:

@@ -25,6 +25,11 @@ class Turn:
     def question(self) -> Question:
         return self._writer.question
 
+    @property
+    def num_reserved(self) -> int:
+        """Tokens that its own memory has room for."""
+        return self._cache.capacity
+
     def addition(self) -> Addition:
         """What the next step has to run: the whole question first, then the last token chosen."""
         embeddings = embed(self._language, self._pending)

@@ -145,3 +145,16 @@ def test_forking_an_empty_fork_adds_no_piece() -> None:
     child = cache.fork(capacity=4)
     assert child.fork(capacity=2).prefix is child.prefix
     assert new_cache().fork(capacity=2).prefix is None
+
+
+def test_a_copy_holds_the_same_and_is_nobodys_else() -> None:
+    cache = new_cache()
+    keys = append(cache, 3)
+    child = cache.fork(capacity=4)
+    middle = append(child, 2)
+    copied = child.copy(capacity=1)
+    child.truncate(3)
+    append(child, 1)
+    tail = append(copied, 1)
+    assert copied.capacity == 3
+    assert torch.equal(held(copied, 1), torch.cat([keys, middle, tail], dim=2)[1])

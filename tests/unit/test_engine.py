@@ -300,6 +300,23 @@ def test_giving_up_an_answer_frees_its_room(stream: Stream):
     assert isinstance(stream.ask(question()).answer, Answer)
 
 
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_lone_question_reads_a_copy_of_the_video_where_there_is_room(
+    model: Qwen2VL, has_room: bool
+):
+    shown, asked = prompt_window(), question()
+    needed = shown.num_tokens + asked.max_tokens
+    limits = EngineLimits(max_tokens=2 * needed, question_tokens=needed - (not has_room))
+    with new_engine(model, limits=limits).open([shown]) as stream:
+        for chunk in token_chunks(model, shown):
+            stream.prefill(chunk)
+        lone = stream.begin(asked, is_alone=True)
+        assert lone.num_reserved == (needed if has_room else asked.max_tokens)
+        stream.end(lone)
+        alone, (together, _) = stream.ask(asked).answer, stream.ask_many([asked, asked])
+        assert alone == together
+
+
 def test_a_closed_stream_takes_nothing(model: Qwen2VL, stream: Stream):
     stream.close()
     with pytest.raises(StreamError, match="closed"):
