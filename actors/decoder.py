@@ -33,7 +33,7 @@ from pipeline.model.layout import PromptWindow
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.quantize import quantize
-from pipeline.model.stream import Piece
+from pipeline.model.stream import Piece, joined
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.stint import Stint
@@ -65,6 +65,7 @@ class LanguageDecoderActor:
             broadcast=self._broadcast,
             place=place_of_actor(),
             observe=self._count,
+            gap_s=profile.decoders.gap_s,
             step_s=profile.stall_s,
             on_failure=end_process,
         )
@@ -83,8 +84,10 @@ class LanguageDecoderActor:
     async def ask(
         self, stream_id: str, questions: Sequence[Question]
     ) -> AsyncIterator[list[Piece]]:
+        """Answer all questions as one batch, then close the stream: words as they come."""
         async for pieces in gathered(self._replica.ask(stream_id, questions)):
-            yield pieces
+            yield joined(pieces)
+        await self.close(stream_id)
 
     async def close(self, stream_id: str) -> None:
         self._arrivals.close(stream_id)

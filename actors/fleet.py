@@ -95,7 +95,7 @@ class Fleet:
         self, source: Source, tasks: Tasks, video_id: str, listener: Listener
     ) -> Record:
         analyse = self.host.analyse.options(num_returns="streaming")
-        items = analyse.remote(source, tasks, video_id)
+        items = analyse.remote(source, tasks, video_id, is_heard=listener is not ignore)
         try:
             while True:
                 for item in await self._next(items):
@@ -104,9 +104,10 @@ class Fleet:
                     listener(item)
         except StopAsyncIteration:
             raise Transient("the stream host ended without a record") from None
-        finally:
+        except BaseException:
             # Whoever gave up wants nothing held. Its calls stay: by them the host frees everything.
             ray.cancel(items, recursive=False)
+            raise
 
     async def _next(
         self, items: "ObjectRefGenerator[list[Event | Record]]"

@@ -79,11 +79,13 @@ class RayFlow:
         num_tokens = sum(medium.num_tokens for medium in media)
         load = num_tokens + self.profile.decoders.question_tokens
         with self._decoders.least_loaded(load=load) as decoder:
+            stream = RayStream(self, decoder, key, view)
             try:
                 await self.answer_of(decoder, decoder.open.remote(key, media))
-                yield RayStream(self, decoder, key, view)
+                yield stream
             finally:
-                decoder.close.remote(key)
+                if not stream.is_answered:
+                    decoder.close.remote(key)
 
     def max_parts(self, max_new_tokens: int) -> int:
         return self.prompts.max_parts(max_new_tokens)
@@ -202,6 +204,7 @@ class RayStream:
         self._decoder = decoder
         self._key = key
         self._view = view
+        self.is_answered = False  # after which the decoder closes it
 
     async def prefill(self, chunk: EncodedChunk) -> Stint:
         chunks = self._view.window.chunks if self._view else ()
@@ -219,4 +222,5 @@ class RayStream:
             pieces: list[Piece] = await self._flow.answer_of(self._decoder, reference)
             for piece in pieces:
                 remaining -= piece.result is not None
+                self.is_answered = remaining == 0
                 yield piece

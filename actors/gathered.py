@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TypeVar
 
 Item = TypeVar("Item")
-GAP_S = 0.1  # as often as a reader can tell; an object costs Ray about a millisecond on both sides
+GAP_S = 0.2  # still reads as flowing; an object costs Ray about a millisecond on both sides
 
 
 async def gathered(

@@ -11,7 +11,7 @@ from actors.flow import RayFlow
 from actors.gathered import gathered
 from actors.pool import PoolNames
 from actors.profile import Profile
-from pipeline.analyse import analyse, failure
+from pipeline.analyse import analyse, failure, ignore
 from pipeline.errors import BadInput, FailureCode, Transient
 from pipeline.flow import Event, Listener
 from pipeline.tasks.records import Record
@@ -37,20 +37,24 @@ class StreamHostActor:
         self._is_clean = False
 
     async def analyse(
-        self, source: Source, tasks: Tasks, video_id: str
+        self, source: Source, tasks: Tasks, video_id: str, *, is_heard: bool
     ) -> AsyncIterator[list[Event | Record]]:
-        """The video's events as they happen, then its record. A loss starts the video anew."""
-        async for batch in gathered(self._events(source, tasks, video_id)):
+        """The video's events as they happen, then its record. A loss starts the video anew.
+
+        is_heard: whether anybody wants the events; else only the record is sent.
+        """
+        async for batch in gathered(self._events(source, tasks, video_id, is_heard=is_heard)):
             yield batch
 
     async def process_id(self) -> int:
         return os.getpid()
 
     async def _events(
-        self, source: Source, tasks: Tasks, video_id: str
+        self, source: Source, tasks: Tasks, video_id: str, *, is_heard: bool
     ) -> AsyncGenerator[Event | Record, None]:
         events: asyncio.Queue[Event | Record | BaseException] = asyncio.Queue()
-        work = asyncio.create_task(self._run(source, tasks, video_id, events))
+        listener: Listener = events.put_nowait if is_heard else ignore
+        work = asyncio.create_task(self._run(source, tasks, video_id, events, listener))
         try:
             while True:
                 item = await events.get()
@@ -68,9 +72,10 @@ class StreamHostActor:
         tasks: Tasks,
         video_id: str,
         events: "asyncio.Queue[Event | Record | BaseException]",
+        listener: Listener,
     ) -> None:
         try:
-            record = await self._analyse_again(source, tasks, video_id, listener=events.put_nowait)
+            record = await self._analyse_again(source, tasks, video_id, listener=listener)
         except Exception as error:  # noqa: BLE001 - raised again by whoever reads the events
             events.put_nowait(error)
         else:

@@ -46,6 +46,12 @@ class DecoderPool(_Settings):
     num_threads: int = Field(
         default=2, ge=1, description="torch threads of one rank in a large step, CPU only"
     )
+    gap_s: float = Field(
+        default=0.02,
+        ge=0,
+        description="between steps of words alone while other videos are on their way; "
+        "0 where the decoder shares no cores with them",
+    )
     kv_tokens: int = Field(default=65_536, ge=1, description="tokens all open streams may hold")
     question_tokens: int = Field(default=2_048, ge=1, description="of them, one stream's questions")
     int8: bool = Field(default=False, description="round the language model; CPU only, not exact")
@@ -64,7 +70,7 @@ class Profile(_Settings):
     readers: ReaderPool = ReaderPool()
     encoders: EncoderPool = EncoderPool()
     decoders: DecoderPool = DecoderPool()
-    videos_in_flight: int = Field(default=4, ge=1, description="videos open at once")
+    videos_in_flight: int = Field(default=8, ge=1, description="videos open at once")
     video_bytes: int = Field(
         default=32 * MIB,
         ge=1,

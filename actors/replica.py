@@ -37,8 +37,9 @@ from pipeline.types import TokenChunk
 class Replica:
     """Serves streams on one rank (and, through `broadcast`, on its peers).
 
-    observe: is told of every step and how long it took, as a stint of `place`. step_s: a step that
-    takes longer has failed. on_failure: is told when a step failed, after which nothing is served.
+    observe: is told of every step and how long it took, as a stint of `place`. gap_s: of Schedule.
+    step_s: a step that takes longer has failed. on_failure: is told when a step failed, after which
+    nothing is served.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Replica:
         broadcast: Callable[[Commands], Awaitable[None]],
         place: Place | None = None,
         observe: Callable[[Step, Stint], None] = lambda step, stint: None,
+        gap_s: float = 0.0,
         step_s: float | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
@@ -57,7 +59,7 @@ class Replica:
         self._observe = observe
         self._step_s = step_s
         self._on_failure = on_failure
-        self._schedule = Schedule()
+        self._schedule = Schedule(gap_s)
         self._waiters = Waiters()
         self._numbers = count()
         self._wake = asyncio.Event()
@@ -184,7 +186,7 @@ class Replica:
 
     async def _run_once(self) -> None:
         commands: list[Command] = [*self._grant()]
-        work = Step(self._schedule.next_prefills(), tuple(self._schedule.turns))
+        work = self._next_work()
         if work.prefills or work.turns:
             commands.append(work)
         if not commands:
@@ -193,6 +195,15 @@ class Replica:
         async with asyncio.timeout(self._step_s):
             await asyncio.gather(self._broadcast(commands), self._run(work))
         self._wake.set()  # there may be more: wishes that now have room, turns that go on
+
+    def _next_work(self) -> Step:
+        now_s, prefills = time.monotonic(), self._schedule.next_prefills()
+        num_streams = len(self._rank.stream_ids)
+        wait_s = self._schedule.words_wait_s(num_streams=num_streams, now_s=now_s)
+        if wait_s > 0 and not prefills:
+            asyncio.get_running_loop().call_later(wait_s, self._wake.set)
+            return Step((), ())
+        return Step(prefills, self._schedule.next_turns(now_s=now_s))
 
     async def _run(self, work: Step) -> None:
         if not work.prefills and not work.turns:
@@ -227,7 +238,7 @@ class Replica:
             else:
                 granted.append(wish.command)
                 if isinstance(wish.command, BeginTurn):
-                    self._schedule.turns.append(wish.command.turn_id)
+                    self._schedule.begin_turn(wish.command.turn_id)
                 wish.done.set_result(None)
             self._waiters.wishes.remove(wish)
         return granted

@@ -16,11 +16,17 @@ MAX_PREFILL_TOKENS = CHUNK_TOKENS
 
 @dataclass(slots=True)
 class Schedule:
-    """Chunks waiting per stream, each with how many come after it, and the turns being answered."""
+    """Chunks waiting per stream, each with how many come after it, and the turns being answered.
 
+    gap_s: the least time between two steps of words alone while other streams are on their way:
+    more answers share a step then, and the stages before have the cores meanwhile.
+    """
+
+    gap_s: float = 0.0
     waiting: dict[str, deque[tuple[TokenChunk, int]]] = field(default_factory=dict)  # in turn order
     order: LeastLeftFirst = field(default_factory=LeastLeftFirst)
-    turns: list[str] = field(default_factory=list)
+    turns: list[str] = field(default_factory=list)  # ids are that of the stream, "#" and a number
+    _waits_until_s: float = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -35,6 +41,21 @@ class Schedule:
 
     def drop_stream(self, stream_id: str) -> None:
         self.waiting.pop(stream_id, None)
+
+    def begin_turn(self, turn_id: str) -> None:
+        """Its first word is due at once, and so is the next one of every other turn."""
+        self.turns.append(turn_id)
+        self._waits_until_s = 0.0
+
+    def words_wait_s(self, *, num_streams: int, now_s: float) -> float:
+        """For how long the turns' next words wait for company. num_streams: all that are open."""
+        num_answering = len({turn_id.rpartition("#")[0] for turn_id in self.turns})
+        return self._waits_until_s - now_s if 0 < num_answering < num_streams else 0.0
+
+    def next_turns(self, *, now_s: float) -> tuple[str, ...]:
+        """All turns, for a step that begins now."""
+        self._waits_until_s = now_s + self.gap_s
+        return tuple(self.turns)
 
     def next_prefills(self) -> tuple[tuple[str, TokenChunk], ...]:
         """Take at most one chunk of each stream, in the order's turn.

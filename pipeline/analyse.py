@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 
 from pipeline.clock import Clock
@@ -43,6 +44,12 @@ from pipeline.tasks.requests import (
 from pipeline.tasks.tasks import Tasks
 from pipeline.types import TEMPORAL, Size
 from pipeline.video.source import Source
+
+
+@cache
+def _version() -> str:
+    """Of this package; to read it from the disk takes longer than all else of a record."""
+    return version("vidray")
 
 
 def ignore(event: Event) -> None:
@@ -201,7 +208,7 @@ class _Case:
                 model=self._flow.model,
                 model_digest=self._flow.model_digest,
                 tasks_digest=self._tasks.digest,
-                version=version("vidray"),
+                version=_version(),
             ),
             timings=self._clock.timings,
         )

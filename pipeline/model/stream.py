@@ -26,6 +26,16 @@ class Piece:
     result: Answer | BadInput | None
 
 
+def joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same texts and results, one piece for each question."""
+    whole: dict[int, Piece] = {}
+    for piece in pieces:
+        index = piece.question_index
+        text = whole[index].text + piece.text if index in whole else piece.text
+        whole[index] = Piece(index, text, piece.result)
+    return list(whole.values())
+
+
 class Stream:
     """The keys and values of a prompt's media, and the questions being answered on them.
 

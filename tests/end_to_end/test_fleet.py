@@ -20,6 +20,7 @@ from jobs.soak.trial import decoding_children, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import FailureCode
+from pipeline.flow import Moved, Planned, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Ground, Tasks
@@ -112,6 +113,21 @@ def test_every_fleet_writes_the_records_of_one_process(
 ) -> None:
     with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
         assert asyncio.run(analyse_all(fleet, sources)) == expected
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_events_travel_only_to_those_who_listen(
+    is_heard: bool, checkpoint: Path, sources: list[Source]
+) -> None:
+    async def sent() -> list[type]:
+        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
+            host = fleet.host.analyse.options(num_returns="streaming")
+            batches = host.remote(sources[0], TASKS, "0", is_heard=is_heard)
+            return [type(item) async for batch in batches for item in await batch]
+
+    *events, record = asyncio.run(sent())
+    assert record is Record
+    assert set(events) == ({Planned, Moved, Words} if is_heard else set())
 
 
 def niceness(pid: int) -> int:

@@ -13,7 +13,7 @@ from pipeline.model.encoder import VisionEncoder
 from pipeline.model.engine import Engine
 from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.step import step
-from pipeline.model.stream import Stream
+from pipeline.model.stream import Stream, joined
 from pipeline.types import TokenChunk
 from tests.streams import (
     BEFORE,
@@ -146,6 +146,21 @@ def test_text_comes_piece_by_piece_and_adds_up(stream: Stream):
     pieces = list(reply)
     assert len(pieces) > 10
     assert "".join(pieces) == reply.answer.text
+
+
+def test_pieces_that_travel_together_are_one_for_each_question(stream: Stream):
+    pieces = list(stream.write([question(3), question(4)]))
+    for size in (1, 3, len(pieces)):
+        batches = [joined(pieces[start : start + size]) for start in range(0, len(pieces), size)]
+        assert all(len({each.question_index for each in b}) == len(b) for b in batches)
+        arrived = [piece for batch in batches for piece in batch]
+        for index in (0, 1):
+            texts, results = zip(
+                *[(each.text, each.result) for each in arrived if each.question_index == index],
+                strict=True,
+            )
+            assert "".join(texts) == results[-1].text
+            assert results[:-1] == (None,) * (len(results) - 1)
 
 
 def test_an_endless_answer_is_cut_at_its_length_and_says_so(stream: Stream):

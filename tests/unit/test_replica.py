@@ -322,3 +322,30 @@ def test_a_step_takes_no_more_video_tokens_than_its_limit_except_one_large_chunk
     work = Step(schedule.next_prefills(), ())
     assert [stream for stream, _ in work.prefills] == ["huge"]
     assert [stream for stream, _ in schedule.next_prefills()] == ["other"]
+
+
+def test_words_wait_for_company_only_while_other_videos_are_on_their_way() -> None:
+    schedule = Schedule(gap_s=0.5)
+    schedule.begin_turn("one#0")
+    assert schedule.words_wait_s(num_streams=2, now_s=10.0) <= 0  # a first word never waits
+    assert schedule.next_turns(now_s=10.0) == ("one#0",)
+    assert schedule.words_wait_s(num_streams=2, now_s=10.1) == pytest.approx(0.4)
+    assert schedule.words_wait_s(num_streams=1, now_s=10.1) <= 0
+    assert schedule.words_wait_s(num_streams=2, now_s=10.6) <= 0
+    schedule.begin_turn("two#1")
+    assert schedule.words_wait_s(num_streams=3, now_s=10.1) <= 0
+    assert schedule.next_turns(now_s=10.1) == ("one#0", "two#1")
+
+
+def test_an_answer_goes_on_by_itself_beside_a_video_that_never_comes() -> None:
+    async def session() -> list[str]:
+        replica = Replica(new_rank(), broadcast=nobody_else, gap_s=0.01)
+        shown = prompt_window(plan_hash="plan0")
+        try:
+            await replica.open("stuck", [prompt_window(plan_hash="plan1")])
+            await fill(replica, "video", shown, token_chunks(MODEL, shown, seed=0))
+            return await answers(replica, "video", seeds=range(3))
+        finally:
+            replica.stop()
+
+    assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == alone(0)
