@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -21,6 +22,13 @@ CONNECT_TIMEOUT_S = 5.0
 NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
 # Of all actors alike, so that they can give way to each other by steps (precedence.py).
 SAME_NICENESS = {"worker_niceness": 0}
+
+# Ray's raylet runs on jemalloc, which keeps what was freed for later. It gives it back at once here,
+# or the raylet's memory grows by a sixth over a thousand clips. A user's own values stay.
+LEAN_RAYLET = {
+    "RAY_JEMALLOC_PROFILE": "raylet",
+    "RAY_JEMALLOC_CONF": "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0",
+}
 
 
 @contextmanager
@@ -58,6 +66,8 @@ def start_local_ray(
     clusters (ray._private.services); its servers then listen on every interface.
     """
     ray_constants.ENABLE_RAY_CLUSTER = False
+    for name, value in LEAN_RAYLET.items():
+        os.environ.setdefault(name, value)
     with nullcontext() if exports_metrics else _minimal_agent():
         _connect(
             address="local",
