@@ -23,8 +23,8 @@ NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
 # Of all actors alike, so that they can give way to each other by steps (precedence.py).
 SAME_NICENESS = {"worker_niceness": 0}
 
-# Ray's raylet runs on jemalloc, which keeps what was freed for later. It gives it back at once here,
-# or the raylet's memory grows by a sixth over a thousand clips. A user's own values stay.
+# The raylet runs on jemalloc, which keeps what was freed for later. Here it gives it back at once,
+# or its memory grows by a sixth over a thousand clips. What a user has set stays.
 LEAN_RAYLET = {
     "RAY_JEMALLOC_PROFILE": "raylet",
     "RAY_JEMALLOC_CONF": "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0",
