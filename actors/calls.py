@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import ray
 import torch
+from ray._private.state import actors
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import Transient, VidrayError
@@ -36,17 +37,35 @@ async def answer_of(actor: Handle, call: Awaitable[Result], *, stall_s: float) -
         answer.cancel()
 
 
-async def until_ready(actor: Handle, *, patience_s: float) -> None:
-    """Return when the actor answers, or when patience is at its end: the next call says why."""
+async def until_ready(actor: Handle, *, patience_s: float) -> bool:
+    """Return when the actor answers, or when patience is at its end: whether it did."""
     deadline, delay_s = time.monotonic() + patience_s, 0.1
     while time.monotonic() < deadline:
         try:
             async with asyncio.timeout(patience_s):
                 await _translated(actor.process_id.remote())
-            return
+            return True
         except (Transient, TimeoutError):
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, 2.0)
+    return False
+
+
+async def recover(actor: Handle, *, patience_s: float) -> None:
+    """Wait for an actor that was lost; one that is up and silent so long is killed, to start again.
+
+    To a process that hangs before anybody had a connection, every call fails soon, so that
+    `answer_of` never finds it silent. One that still loads its model is not up.
+    """
+    is_ready = await until_ready(actor, patience_s=patience_s)
+    if not is_ready and await asyncio.to_thread(_is_up, actor):
+        ray.kill(actor, no_restart=False)
+
+
+def _is_up(actor: Handle) -> bool:
+    """Whether Ray takes it for alive, and not for one that is starting."""
+    facts: dict[str, Any] = actors(actor._actor_id.hex())  # noqa: SLF001 - no public call tells
+    return facts.get("State") == "ALIVE"
 
 
 def end_process(reason: BaseException) -> NoReturn:

@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.calls import Handle, answer_of, until_ready
+from actors.calls import Handle, answer_of, recover
 from actors.cluster import connected
 from actors.decoder import LanguageDecoderActor
 from actors.encoder import VisionEncoderActor
@@ -88,7 +88,7 @@ class Fleet:
                 except Transient as error:
                     if attempt >= self._profile.max_attempts:
                         raise Transient(f"the stream host was lost {attempt} times") from error
-                    await until_ready(self.host, patience_s=self._profile.stall_s)
+                    await recover(self.host, patience_s=self._profile.stall_s)
         raise AssertionError("unreachable")
 
     async def _analyse(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from actors.calls import Handle, Result, answer_of, until_ready
+from actors.calls import Handle, Result, answer_of, recover
 from actors.credit import Credit
 from actors.pool import Pool, Pools
 from actors.profile import Profile
@@ -111,7 +111,7 @@ class RayFlow:
         """Wait until every actor answers; one that was lost loads its model again first."""
         actors = (*self._readers.actors, *self.encoders.actors, *self._decoders.actors)
         patience_s = self.profile.stall_s
-        await asyncio.gather(*(until_ready(actor, patience_s=patience_s) for actor in actors))
+        await asyncio.gather(*(recover(actor, patience_s=patience_s) for actor in actors))
 
     def _new_name(self) -> str:
         return f"{self._owner}/{next(self._numbers)}"

@@ -12,7 +12,9 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray._private.state import actors
 
+from actors.calls import recover, until_ready
 from actors.cluster import start_local_ray
 from actors.fleet import Fleet, start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
@@ -25,6 +27,7 @@ from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
+from tests.loader import Loader
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 from tests.victims import VICTIMS
@@ -130,6 +133,25 @@ def test_a_process_that_hangs_midway_is_found_out_and_changes_no_record(
     records = asyncio.run(analyse_all(fleet, sources, stop_once))
     assert records == [without_timings(record) for record in expected]
     until(lambda: is_gone(victim), patience_s=STALL_S)
+
+
+def test_who_waits_for_a_lost_actor_ends_one_that_hangs_and_none_that_still_loads(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """To a process that hangs before it was called calls fail soon: no ping finds it silent."""
+    file = tmp_path / "weights"
+    file.touch()
+    loader = Loader.remote(str(file))
+    hanging = ray.get(loader.process_id.remote())
+    file.unlink()
+    os.kill(hanging, signal.SIGSTOP)
+    asyncio.run(recover(loader, patience_s=1))
+    until(lambda: is_gone(hanging), patience_s=STALL_S)
+    asyncio.run(recover(loader, patience_s=1))  # it starts again, and waits for its file
+    file.touch()
+    assert asyncio.run(until_ready(loader, patience_s=60))
+    assert actors(loader._actor_id.hex())["NumRestarts"] == 1
+    ray.kill(loader)
 
 
 def test_a_rank_that_dies_idle_takes_its_replica_down_and_it_returns(
