@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import ray
 import torch
+from ray import ObjectRef
 from ray._private.state import actors
 from ray.exceptions import RayError, RayTaskError
 
@@ -26,13 +27,14 @@ async def answer_of(actor: Handle, call: Awaitable[Result], *, stall_s: float) -
 
     One that does not answer a ping either is killed within stall_s and starts again: Transient.
     """
-    answer = asyncio.ensure_future(_translated(call))
+    answer: asyncio.Future[Result]
+    answer = call.as_future() if isinstance(call, ObjectRef) else asyncio.ensure_future(call)
     try:
         while not answer.done():
             await asyncio.wait({answer}, timeout=stall_s / 2)
             if not answer.done():
                 await _require_alive(actor, patience_s=stall_s / 2)
-        return answer.result()
+        return await _translated(answer)
     finally:
         answer.cancel()
 

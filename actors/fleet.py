@@ -84,6 +84,8 @@ class Fleet:
                     pass
             for attempt in itertools.count(1):
                 try:
+                    if listener is ignore:
+                        return await self._record(source, tasks, video_id)
                     return await self._analyse(source, tasks, video_id, listener)
                 except Transient as error:
                     if attempt >= self._profile.max_attempts:
@@ -95,7 +97,7 @@ class Fleet:
         self, source: Source, tasks: Tasks, video_id: str, listener: Listener
     ) -> Record:
         analyse = self.host.analyse.options(num_returns="streaming")
-        items = analyse.remote(source, tasks, video_id, is_heard=listener is not ignore)
+        items = analyse.remote(source, tasks, video_id)
         try:
             while True:
                 for item in await self._next(items):
@@ -107,6 +109,14 @@ class Fleet:
         except BaseException:
             # Whoever gave up wants nothing held. Its calls stay: by them the host frees everything.
             ray.cancel(items, recursive=False)
+            raise
+
+    async def _record(self, source: Source, tasks: Tasks, video_id: str) -> Record:
+        call = self.host.record.remote(source, tasks, video_id)
+        try:
+            return await answer_of(self.host, call, stall_s=self._profile.stall_s)
+        except asyncio.CancelledError:
+            ray.cancel(call, recursive=False)
             raise
 
     async def _next(

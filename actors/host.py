@@ -37,24 +37,24 @@ class StreamHostActor:
         self._is_clean = False
 
     async def analyse(
-        self, source: Source, tasks: Tasks, video_id: str, *, is_heard: bool
+        self, source: Source, tasks: Tasks, video_id: str
     ) -> AsyncIterator[list[Event | Record]]:
-        """The video's events as they happen, then its record. A loss starts the video anew.
-
-        is_heard: whether anybody wants the events; else only the record is sent.
-        """
-        async for batch in gathered(self._events(source, tasks, video_id, is_heard=is_heard)):
+        """The video's events as they happen, then its record. A loss starts the video anew."""
+        async for batch in gathered(self._events(source, tasks, video_id)):
             yield batch
+
+    async def record(self, source: Source, tasks: Tasks, video_id: str) -> Record:
+        """The same for whoever does not listen: what is not wanted does not travel."""
+        return await self._analyse_again(source, tasks, video_id, listener=ignore)
 
     async def process_id(self) -> int:
         return os.getpid()
 
     async def _events(
-        self, source: Source, tasks: Tasks, video_id: str, *, is_heard: bool
+        self, source: Source, tasks: Tasks, video_id: str
     ) -> AsyncGenerator[Event | Record, None]:
         events: asyncio.Queue[Event | Record | BaseException] = asyncio.Queue()
-        listener: Listener = events.put_nowait if is_heard else ignore
-        work = asyncio.create_task(self._run(source, tasks, video_id, events, listener))
+        work = asyncio.create_task(self._run(source, tasks, video_id, events))
         try:
             while True:
                 item = await events.get()
@@ -72,10 +72,9 @@ class StreamHostActor:
         tasks: Tasks,
         video_id: str,
         events: "asyncio.Queue[Event | Record | BaseException]",
-        listener: Listener,
     ) -> None:
         try:
-            record = await self._analyse_again(source, tasks, video_id, listener=listener)
+            record = await self._analyse_again(source, tasks, video_id, listener=events.put_nowait)
         except Exception as error:  # noqa: BLE001 - raised again by whoever reads the events
             events.put_nowait(error)
         else:

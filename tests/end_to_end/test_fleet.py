@@ -20,7 +20,7 @@ from jobs.soak.trial import decoding_children, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import FailureCode
-from pipeline.flow import Moved, Planned, Words
+from pipeline.flow import Event, Moved, Planned, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Ground, Tasks
@@ -115,19 +115,22 @@ def test_every_fleet_writes_the_records_of_one_process(
         assert asyncio.run(analyse_all(fleet, sources)) == expected
 
 
-@pytest.mark.parametrize("is_heard", [True, False])
-def test_events_travel_only_to_those_who_listen(
-    is_heard: bool, checkpoint: Path, sources: list[Source]
+def test_who_listens_hears_of_every_stage_and_gets_the_same_record(
+    checkpoint: Path, sources: list[Source], expected: list[dict[str, Any]]
 ) -> None:
-    async def sent() -> list[type]:
-        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
-            host = fleet.host.analyse.options(num_returns="streaming")
-            batches = host.remote(sources[0], TASKS, "0", is_heard=is_heard)
-            return [type(item) async for batch in batches for item in await batch]
+    heard: list[Event] = []
 
-    *events, record = asyncio.run(sent())
-    assert record is Record
-    assert set(events) == ({Planned, Moved, Words} if is_heard else set())
+    async def both() -> list[Record]:
+        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
+            source = sources[0]
+            alone = await fleet.analyse(source, TASKS, video_id="0")
+            return [
+                alone,
+                await fleet.analyse(source, TASKS, video_id="0", listener=heard.append),
+            ]
+
+    assert list(map(facts, asyncio.run(both()))) == [expected[0], expected[0]]
+    assert {type(event) for event in heard} == {Planned, Moved, Words}
 
 
 def niceness(pid: int) -> int:
