@@ -28,7 +28,10 @@ async def answer_of(actor: Handle, call: Awaitable[Result], *, stall_s: float) -
     One that does not answer a ping either is killed within stall_s and starts again: Transient.
     """
     answer: asyncio.Future[Result]
-    answer = call.as_future() if isinstance(call, ObjectRef) else asyncio.ensure_future(call)
+    if isinstance(call, ObjectRef):
+        answer = asyncio.wrap_future(call.future())
+    else:
+        answer = asyncio.ensure_future(call)
     try:
         while not answer.done():
             await asyncio.wait({answer}, timeout=stall_s / 2)
@@ -59,15 +62,20 @@ async def recover(actor: Handle, *, patience_s: float) -> None:
     To a process that hangs before anybody had a connection, every call fails soon, so that
     `answer_of` never finds it silent. One that still loads its model is not up.
     """
-    is_ready = await until_ready(actor, patience_s=patience_s)
-    if not is_ready and await asyncio.to_thread(_is_up, actor):
+    life = await asyncio.to_thread(_life, actor)
+    if await until_ready(actor, patience_s=patience_s) or life is None:
+        return
+    if life == await asyncio.to_thread(_life, actor):
         ray.kill(actor, no_restart=False)
 
 
-def _is_up(actor: Handle) -> bool:
-    """Whether Ray takes it for alive, and not for one that is starting."""
-    facts: dict[str, Any] = actors(actor._actor_id.hex())  # noqa: SLF001 - no public call tells
-    return facts.get("State") == "ALIVE"
+def _life(actor: Handle) -> int | None:
+    """Which life of an actor that is up this is; None for one that is not, or if Ray can't tell."""
+    try:
+        facts: dict[str, Any] = actors(actor._actor_id.hex())  # noqa: SLF001 - no public call
+    except Exception:  # noqa: BLE001 - of any kind, from Ray's own parts; the next look says more
+        return None
+    return facts["NumRestarts"] if facts.get("State") == "ALIVE" else None
 
 
 def end_process(reason: BaseException) -> NoReturn:

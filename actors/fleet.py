@@ -115,7 +115,7 @@ class Fleet:
         call = self.host.record.remote(source, tasks, video_id)
         try:
             return await answer_of(self.host, call, stall_s=self._profile.stall_s)
-        except asyncio.CancelledError:
+        except BaseException:  # as below
             ray.cancel(call, recursive=False)
             raise
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -61,6 +62,7 @@ class RayFlow:
         element: torch.dtype = getattr(torch, profile.dtype)
         self._token_bytes = load_config(checkpoint).hidden_size * element.itemsize
         self._owner = owner
+        self._life = uuid4().hex[:8]  # of what a host before held nothing has a name of this one's
         self._numbers = itertools.count()
 
     @asynccontextmanager
@@ -114,7 +116,7 @@ class RayFlow:
         await asyncio.gather(*(recover(actor, patience_s=patience_s) for actor in actors))
 
     def _new_name(self) -> str:
-        return f"{self._owner}/{next(self._numbers)}"
+        return f"{self._owner}/{self._life}-{next(self._numbers)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Profile(_Settings):
     decoders: DecoderPool = DecoderPool()
     videos_in_flight: int = Field(default=8, ge=1, description="videos open at once")
     video_bytes: int = Field(
-        default=32 * MIB,
+        default=24 * MIB,
         ge=1,
         description="frames and token chunks of one video between reader and decoder; "
         "one chunk, at most 12 MiB with 2B and 22 MiB with 72B, may always be on its way",

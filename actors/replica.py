@@ -230,9 +230,11 @@ class Replica:
                 continue
             try:
                 self._rank.control(wish.command)
-            except Transient:
-                has_room = has_room and not is_open
-                continue
+            except Transient as error:
+                if self._may_be_granted_later(wish.command):
+                    has_room = has_room and not is_open
+                    continue
+                wish.done.set_exception(error)
             except Exception as error:  # noqa: BLE001 - it is the wisher's
                 wish.done.set_exception(error)
             else:
@@ -242,6 +244,10 @@ class Replica:
                 wish.done.set_result(None)
             self._waiters.wishes.remove(wish)
         return granted
+
+    def _may_be_granted_later(self, command: Control) -> bool:
+        """Not a question to a stream that is closed, or that a restart has lost."""
+        return not isinstance(command, BeginTurn) or command.stream_id in self._rank.stream_ids
 
     def _deliver(self, work: Step, report: Report, stint: Stint) -> None:
         refused = dict(report.refused)

@@ -18,8 +18,8 @@ MAX_PREFILL_TOKENS = CHUNK_TOKENS
 class Schedule:
     """Chunks waiting per stream, each with how many come after it, and the turns being answered.
 
-    gap_s: the least time between two steps of words alone while other streams are on their way:
-    more answers share a step then, and the stages before have the cores meanwhile.
+    gap_s: while other streams are on their way, a step of words alone begins no sooner after the
+    step before began: more answers share one, and the stages before have the cores meanwhile.
     """
 
     gap_s: float = 0.0

@@ -127,7 +127,7 @@ class OpenStream(Protocol):
         """Take the next chunk; returns what that took."""
 
     def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
-        """Answer all requests at once, piece by piece; a failure is its request's."""
+        """Answer all requests at once, piece by piece; a failure is its request's. Call it once."""
 
 
 class Flow(Protocol):

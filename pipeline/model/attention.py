@@ -2,7 +2,7 @@
 
 Softmax over a long row can be taken in pieces and joined exactly, if each piece also returns the
 log of its sum of exponentials (as in FlashAttention, arXiv 2205.14135). So a prefix shared by many
-questions is read once for all of them and never copied, and a chunk of prefill attends to its past
+questions is read once for all of them and not copied, and a chunk of prefill attends to its past
 without a mask.
 """
 

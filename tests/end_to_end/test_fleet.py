@@ -122,12 +122,12 @@ def test_who_listens_hears_of_every_stage_and_gets_the_same_record(
 
     async def both() -> list[Record]:
         with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
-            source = sources[0]
+            source, (decoder,) = sources[0], fleet.pools.decoders
             alone = await fleet.analyse(source, TASKS, video_id="0")
-            return [
-                alone,
-                await fleet.analyse(source, TASKS, video_id="0", listener=heard.append),
-            ]
+            listened = await fleet.analyse(source, TASKS, video_id="0", listener=heard.append)
+            while await decoder.__ray_call__.remote(lambda self: self._rank.stream_ids):
+                await asyncio.sleep(0.05)  # who has answered closes its stream
+            return [alone, listened]
 
     assert list(map(facts, asyncio.run(both()))) == [expected[0], expected[0]]
     assert {type(event) for event in heard} == {Planned, Moved, Words}

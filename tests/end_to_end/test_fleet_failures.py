@@ -142,7 +142,12 @@ def test_who_waits_for_a_lost_actor_ends_one_that_hangs_and_none_that_still_load
     file = tmp_path / "weights"
     file.touch()
     loader = Loader.remote(str(file))
-    hanging = ray.get(loader.process_id.remote())
+
+    def facts() -> dict[str, Any]:
+        return actors(loader._actor_id.hex())
+
+    until(lambda: facts().get("State") == "ALIVE", patience_s=60)
+    hanging = facts()["Pid"]
     file.unlink()
     os.kill(hanging, signal.SIGSTOP)
     asyncio.run(recover(loader, patience_s=1))
@@ -150,7 +155,7 @@ def test_who_waits_for_a_lost_actor_ends_one_that_hangs_and_none_that_still_load
     asyncio.run(recover(loader, patience_s=1))  # it starts again, and waits for its file
     file.touch()
     assert asyncio.run(until_ready(loader, patience_s=60))
-    assert actors(loader._actor_id.hex())["NumRestarts"] == 1
+    assert facts()["NumRestarts"] == 1
     ray.kill(loader)
 
 

@@ -37,6 +37,7 @@ from tests.tiny_tokenizer import tiny_tokenizer
 
 MODEL = tiny_model(Tiny(seed=5))
 DEADLINE_S = 60
+SHOWN = prompt_window(plan_hash="plan0")
 Session = Callable[[Replica], Awaitable[object]]
 
 
@@ -349,3 +350,13 @@ def test_an_answer_goes_on_by_itself_beside_a_video_that_never_comes() -> None:
             replica.stop()
 
     assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == alone(0)
+
+
+def test_a_question_to_a_stream_that_is_gone_is_refused_and_does_not_wait() -> None:
+    async def session(replica: Replica) -> None:
+        await fill(replica, "video", SHOWN, token_chunks(MODEL, SHOWN, seed=0))
+        await replica.close("video")
+        with pytest.raises(Transient, match="no such stream"):
+            await answers(replica, "video", seeds=range(1))
+
+    serve(session)
