@@ -19,21 +19,21 @@ import torch.distributed as dist
 
 from actors.arrivals import Arrivals
 from actors.calls import Handle, end_process
-from actors.commands import Commands, Step
 from actors.gathered import gathered
 from actors.metrics import Metrics, place_of_actor
 from actors.parcel import TokenParcel
 from actors.profile import Profile
-from actors.rank import Rank
-from actors.replica import Replica
+from pipeline.engine.answer import Question
+from pipeline.engine.commands import Commands, Step
+from pipeline.engine.engine import Replica
+from pipeline.engine.layout import PromptWindow
+from pipeline.engine.rank import Rank
+from pipeline.engine.stream import Piece, joined
 from pipeline.errors import Transient
-from pipeline.model.answer import Question
-from pipeline.model.hub_generation import load_generation
-from pipeline.model.layout import PromptWindow
+from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.quantize import quantize
-from pipeline.model.stream import Piece, joined
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.stint import Stint

@@ -13,10 +13,10 @@ import torch
 from actors import precedence
 from actors.calls import end_process
 from actors.metrics import Metrics, place_of_actor
-from actors.order import LeastLeftFirst
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.cores import use_threads
+from pipeline.engine.order import LeastLeftFirst
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed import pack
 from pipeline.model.weights import load_model

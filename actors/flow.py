@@ -17,16 +17,16 @@ from actors.credit import Credit
 from actors.pool import Pool, Pools
 from actors.profile import Profile
 from actors.reader import Opened, ReadNote
+from pipeline.engine.stream import Piece
 from pipeline.errors import Transient
+from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.config import load_config
+from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.flow import EncodedChunk, Listener, Moved
 from pipeline.model.digest import digest, display_name
-from pipeline.model.hub_config import load_config
-from pipeline.model.hub_preprocessor import load_preprocessing
-from pipeline.model.stream import Piece
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.prompts import Prompts
 from pipeline.stint import Stint
-from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import Request, View
 from pipeline.types import TEMPORAL, ChunkSpan, MediaInfo, SamplingPlan, Window
 from pipeline.video.options import PlanOptions

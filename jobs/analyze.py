@@ -17,8 +17,8 @@ from jobs.wish import Wish, require
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError
+from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.flow import each
-from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record, to_json
 from pipeline.tasks.tasks import Tasks

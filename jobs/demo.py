@@ -20,7 +20,7 @@ from jobs.report.strips import Strips
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import Sampling
 from pipeline.errors import VidrayError
-from pipeline.model.hub_generation import load_generation
+from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.tasks.records import Record, to_table
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source

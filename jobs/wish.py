@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Choices, Constraint, JsonSchema
 from pipeline.errors import BadInput, ConfigError
-from pipeline.model.constraint import Choices, Constraint, JsonSchema
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader

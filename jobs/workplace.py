@@ -17,10 +17,10 @@ from jobs.wish import require
 from pipeline.analyse import analyse, ignore
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
+from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.flow import Listener
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.check import check_model, share_of
-from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.budget import MAX_WINDOW_TOKENS

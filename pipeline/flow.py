@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.model.stream import Piece
+from pipeline.engine.stream import Piece
 from pipeline.stint import Stage, Stint
 from pipeline.tasks.requests import Request, View
 from pipeline.types import MediaInfo, SamplingPlan

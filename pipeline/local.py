@@ -16,21 +16,21 @@ from typing import TypeVar
 
 from pipeline.ahead import read_ahead
 from pipeline.config import DecodeLimits, EngineLimits, Sampling
+from pipeline.engine.admission import Engine
+from pipeline.engine.answer import Question
+from pipeline.engine.stream import Piece, Stream
+from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.flow import EncodedChunk, Listener, Moved
-from pipeline.model.answer import Question
 from pipeline.model.digest import digest, display_name
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.engine import Engine
-from pipeline.model.hub_generation import load_generation
-from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.model.packed import pack
 from pipeline.model.quantize import quantize
-from pipeline.model.stream import Piece, Stream
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.prompts import Prompts
 from pipeline.stint import Place, Stint
-from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import Request, View
 from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, TokenChunk
 from pipeline.video.options import PlanOptions

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import EngineLimits
-from pipeline.model.answer import Question
-from pipeline.model.layout import PromptWindow
-from pipeline.tasks.prompt import ChatLayout, Medium
+from pipeline.engine.answer import Question
+from pipeline.engine.layout import PromptWindow
+from pipeline.families.qwen2_vl.chat import ChatLayout, Medium
 from pipeline.tasks.requests import Request, View
 
 PROMPT_SLACK = 256  # tokens of a prompt around the texts it quotes

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jobs.bench.s3_server import S3Server
-from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 
 torch.set_num_threads(1)

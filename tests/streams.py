@@ -3,11 +3,11 @@
 from torch import Tensor
 
 from pipeline.config import EngineLimits, Sampling
-from pipeline.model.answer import Question
+from pipeline.engine.admission import Engine
+from pipeline.engine.answer import Question
+from pipeline.engine.layout import PromptWindow
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.engine import Engine
-from pipeline.model.layout import PromptWindow
-from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.types import ChunkSpan, FrameChunk, Grid, TokenChunk, Window
 from tests.tiny_model import Tiny, random_frames, random_ids
 from tests.tiny_tokenizer import tiny_tokenizer

@@ -15,10 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import ModelConfig, VisionConfig
+from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.positions import (
+    position_after_video,
+    text_positions,
+    video_positions,
+)
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
-from pipeline.model.positions import position_after_video, text_positions, video_positions
-from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.weights import load_model
 from pipeline.types import MERGE, PATCH, Grid
 

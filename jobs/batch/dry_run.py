@@ -20,8 +20,8 @@ from jobs.bench.limits import matmul_seconds, read_bytes_per_second
 from jobs.exits import Exit
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, ConfigError
+from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.model.check import check_model
-from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item
 from pipeline.store.open import S3_SCHEME

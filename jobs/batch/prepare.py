@@ -8,8 +8,8 @@ from pathlib import Path
 from jobs.analyze import demo_model
 from jobs.batch.job import Job
 from jobs.batch.method import Method, make_method
+from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.digest import digest
-from pipeline.model.hub_generation import load_generation
 from pipeline.store.items import Item
 from pipeline.store.objects import ObjectStore, probe
 from pipeline.store.open import S3_SCHEME, open_store

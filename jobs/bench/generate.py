@@ -9,9 +9,9 @@ from jobs.bench.limits import read_bytes_per_second
 from jobs.bench.measure import Row, interleaved
 from jobs.bench.peers import transformers_model
 from pipeline.config import Sampling
-from pipeline.model.answer import Question
-from pipeline.model.engine import Engine
-from pipeline.model.hub_generation import load_generation
+from pipeline.engine.admission import Engine
+from pipeline.engine.answer import Question
+from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.language import LanguageModel
 from pipeline.model.packed import pack
 from pipeline.model.quantize import measure, quantize

@@ -10,11 +10,11 @@ from jobs.bench.limits import matmul_seconds
 from jobs.bench.measure import Row, interleaved, milliseconds
 from jobs.bench.peers import transformers_model
 from pipeline.config import ModelConfig, VisionConfig
+from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.positions import text_positions
+from pipeline.families.qwen2_vl.vision import cut
 from pipeline.model.language import Segment
 from pipeline.model.packed import pack
-from pipeline.model.positions import text_positions
-from pipeline.model.qwen2_vl import Qwen2VL
-from pipeline.model.vision import cut
 from pipeline.model.weights import load_model
 from pipeline.types import Grid
 

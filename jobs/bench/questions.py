@@ -7,10 +7,10 @@ import torch
 
 from jobs.bench.measure import Row, interleaved, milliseconds
 from pipeline.config import Sampling
+from pipeline.engine.answer import Question
+from pipeline.engine.layout import PromptWindow
+from pipeline.families.qwen2_vl.chat import Medium
 from pipeline.local import LocalModel
-from pipeline.model.answer import Question
-from pipeline.model.layout import PromptWindow
-from pipeline.tasks.prompt import Medium
 from pipeline.types import TEMPORAL, ChunkSpan, FrameChunk, Grid, Window
 
 GRID = Grid(8, 18, 32)  # 16 frames at 252x448, as of 8 s at 2 fps

@@ -22,18 +22,18 @@ from ray.data import ActorPoolStrategy
 from actors.cluster import start_local_ray
 from actors.profile import Profile
 from pipeline.config import MIB, Sampling
+from pipeline.engine.admission import Engine
+from pipeline.engine.generation import Turn
+from pipeline.engine.step import step
+from pipeline.engine.stream import Stream
+from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.engine import Engine
-from pipeline.model.hub_generation import load_generation
-from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.model.packed import pack
-from pipeline.model.step import step
-from pipeline.model.stream import Stream
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.model.turn import Turn
 from pipeline.model.weights import load_model
 from pipeline.prompts import Prompts
-from pipeline.tasks.prompt import ChatLayout
 from pipeline.tasks.requests import View, make_views
 from pipeline.tasks.tasks import Tasks
 from pipeline.types import TEMPORAL, FrameChunk, TokenChunk

@@ -27,7 +27,7 @@ from jobs.demo_model.train import untrained
 from jobs.demo_model.trainer import Optimiser, Schedule
 from jobs.demo_model.vision_stage import BATCH_SIZE, VisionLearner
 from jobs.demo_model.vocabulary import load_tokenizer
-from pipeline.model.positions import text_positions, video_positions
+from pipeline.families.qwen2_vl.positions import text_positions, video_positions
 from pipeline.types import Grid, Size
 
 Batch = TypeVar("Batch")

@@ -10,7 +10,7 @@ from torch import nn
 
 from jobs.demo_model.dataset import MAX_PIXELS, MIN_PIXELS
 from pipeline.config import ModelConfig
-from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.types import MERGE, PATCH, TEMPORAL
 

@@ -17,8 +17,8 @@ from jobs.demo_model.heads import FactEmbedding, VisionHeads
 from jobs.demo_model.lessons import ClipBatch, make_clips
 from jobs.demo_model.teacher import Teacher
 from jobs.demo_model.trainer import Run, new_run
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.language import LanguageModel
-from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
 
 FACTS = 0.5  # weight of the tower's own loss beside the answers'

@@ -19,8 +19,8 @@ from jobs.demo_model.render import render
 from jobs.demo_model.targets import CELL, TokenTargets, token_targets
 from jobs.demo_model.vocabulary import encode_marked
 from jobs.demo_model.world import Scene, random_scene
+from pipeline.families.qwen2_vl.chat import ChatLayout
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.tasks.prompt import ChatLayout
 from pipeline.types import PATCH, Grid
 
 STEPS_PER_BATCH = 20  # temporal patches, whatever the clips' length

@@ -12,13 +12,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from jobs.demo_model.lessons import Segment
-from pipeline.model.language import DecoderLayer, LanguageModel
-from pipeline.model.positions import (
+from pipeline.families.qwen2_vl.positions import (
     multimodal_rotary,
     rotate,
     text_positions,
     video_positions,
 )
+from pipeline.model.language import DecoderLayer, LanguageModel
 from pipeline.types import Grid
 
 PAD_ID = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from jobs.demo_model.world import COLOURS, KINDS, Scene, Shape
-from pipeline.tasks.grounding import grounding_question
+from pipeline.families.qwen2_vl.boxes import grounding_question
 from pipeline.tasks.tasks import CAPTION_IMAGE, CAPTION_VIDEO
 
 NOT_THERE = "not there"

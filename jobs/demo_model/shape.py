@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.config import ModelConfig, VisionConfig
-from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.families.qwen2_vl.model import Qwen2VL
 
 # Clips are at most 10 steps long and 8 tokens wide, so the rotary waves are short: with Qwen2-VL's
 # theta of a million, neighbouring columns would look the same. Of the 16 frequencies the last ten

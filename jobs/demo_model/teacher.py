@@ -15,10 +15,10 @@ from jobs.demo_model.packed import Passed, pack, packed_hidden
 from jobs.demo_model.questions import GRAIN, STEPS
 from jobs.demo_model.shape import initialise
 from pipeline.config import ModelConfig
+from pipeline.families.qwen2_vl.chat import ChatLayout, Medium
+from pipeline.families.qwen2_vl.positions import video_positions
 from pipeline.model.language import LanguageModel
-from pipeline.model.positions import video_positions
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.tasks.prompt import ChatLayout, Medium
 from pipeline.types import MERGE, Grid
 
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'

@@ -31,7 +31,7 @@ from jobs.demo_model.trainer import Run, load_averaged
 from jobs.demo_model.vision_stage import VisionLearner, train_vision
 from jobs.demo_model.vocabulary import CONTROL, load_tokenizer
 from pipeline.errors import VidrayError
-from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 

@@ -11,7 +11,7 @@ from jobs.demo_model.ahead import made_ahead
 from jobs.demo_model.dataset import PairBatch, make_pairs
 from jobs.demo_model.heads import FactEmbedding, VisionHeads
 from jobs.demo_model.trainer import new_run
-from pipeline.model.vision import VisionTower
+from pipeline.families.qwen2_vl.vision import VisionTower
 
 BATCH_SIZE = 16
 WRITING = 0.5  # weight of writing facts beside knowing them

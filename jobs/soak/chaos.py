@@ -23,7 +23,7 @@ from jobs.soak.trial import (
 )
 from pipeline.config import ModelConfig
 from pipeline.errors import VidrayError
-from pipeline.model.hub_config import load_config
+from pipeline.families.qwen2_vl.config import load_config
 from pipeline.tasks.records import Record
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source

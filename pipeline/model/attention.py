@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from pipeline.model.cache import KVCache, Prefix
+from pipeline.engine.cache import KVCache, Prefix
 
 
 @dataclass(frozen=True, slots=True)

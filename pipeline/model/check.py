@@ -10,12 +10,12 @@ import torch
 
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.families.qwen2_vl.config import load_config
+from pipeline.families.qwen2_vl.generation_config import Generation, load_generation
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.checkpoint import Inventory, mismatches, read_inventory
 from pipeline.model.digest import digest
-from pipeline.model.hub_config import load_config
-from pipeline.model.hub_generation import Generation, load_generation
 from pipeline.model.parallel import TensorParallel
-from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import expected_shapes
 

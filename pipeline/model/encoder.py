@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.model.vision import VisionTower
+from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.types import FrameChunk, TokenChunk
 
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
+from pipeline.engine.cache import KVCache
+from pipeline.families.qwen2_vl.positions import multimodal_rotary, rotate
 from pipeline.model.attention import Segment, attend
-from pipeline.model.cache import KVCache
 from pipeline.model.parallel import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -21,7 +22,6 @@ from pipeline.model.parallel import (
     TensorParallel,
     VocabParallelEmbedding,
 )
-from pipeline.model.positions import multimodal_rotary, rotate
 
 __all__ = ["LanguageModel", "Segment"]
 

@@ -12,9 +12,9 @@ actors or jobs are imported before torch.
 import torch
 from torch import Tensor, nn
 
+from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.model.language import LanguageModel
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
-from pipeline.model.vision import VisionTower
 
 MIN_ELEMENTS = 1 << 17  # below, calling oneDNN costs a single row more than it saves
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import LanguageModel, Segment
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
-from pipeline.model.positions import text_positions
 
 LARGEST = 127  # of a signed byte; -128 stays unused, so a weight and its negative round alike
 

@@ -15,8 +15,8 @@ import tokenizers
 
 from pipeline.config import ModelConfig
 from pipeline.errors import BadInput, CheckpointError, FailureCode
+from pipeline.families.qwen2_vl.config import load_config
 from pipeline.model.folder import read_text
-from pipeline.model.hub_config import load_config
 
 TOKENIZER_FILE = "tokenizer.json"
 MAX_TEXT_BYTES = 1 << 16  # two to four bytes a token: more than any window has room for

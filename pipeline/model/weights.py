@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.config import load_config
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.checkpoint import Inventory, StoredTensor, mismatches, read_inventory
-from pipeline.model.hub_config import load_config
 from pipeline.model.parallel import Part, TensorParallel
-from pipeline.model.qwen2_vl import Qwen2VL
 
 __all__ = ["default_dtype", "expected_shapes", "load_config", "load_model"]
 

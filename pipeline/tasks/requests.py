@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.config import Sampling
+from pipeline.engine.answer import Answer as Written
+from pipeline.engine.constraint import Constraint
 from pipeline.errors import BadInput, FailureCode
-from pipeline.model.answer import Answer as Written
-from pipeline.model.constraint import Constraint
-from pipeline.tasks.grounding import Found, Unreadable, grounding_question, parse_boxes
+from pipeline.families.qwen2_vl.boxes import Found, Unreadable, grounding_question, parse_boxes
 from pipeline.tasks.records import Answer, Box, Caption
 from pipeline.tasks.tasks import Tasks
 from pipeline.types import SamplingPlan, Size, Window

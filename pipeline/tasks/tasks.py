@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Constraint
 from pipeline.errors import BadInput, FailureCode
-from pipeline.model.constraint import Constraint
 from pipeline.model.tokenizer import require_text
 
 MAX_REQUESTS = 1024  # of one video: questions, and queries times their moments

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.config import GIB, MIB
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.parallel import TensorParallel
-from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.weights import load_config
 from tests.tiny_model import Tiny, hub_config
 

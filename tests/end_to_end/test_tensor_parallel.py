@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import Segment
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
-from pipeline.model.positions import text_positions
-from pipeline.model.qwen2_vl import Qwen2VL
 from pipeline.model.weights import load_model
 from tests.tiny_folder import write_folder
 from tests.tiny_model import Scene, Tiny, random_frames, random_ids, relative_error, tiny_model

@@ -10,11 +10,11 @@ from PIL import Image
 
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Choices
+from pipeline.engine.stream import Stream
 from pipeline.errors import BadInput, FailureCode
 from pipeline.flow import EncodedChunk, Moved, Planned, Words
 from pipeline.local import CHUNKS_AHEAD, LocalFlow, LocalModel, LocalStream, LocalVideo
-from pipeline.model.constraint import Choices
-from pipeline.model.stream import Stream
 from pipeline.stint import Place
 from pipeline.tasks.records import from_json, from_table, to_json, to_table
 from pipeline.tasks.tasks import Ask, Ground, Tasks

@@ -12,8 +12,8 @@ from jobs.batch.flags import flags_of, takes_job
 from jobs.batch.job import FIELDS, Job, make_job
 from jobs.batch.method import make_method, read_method, wish_of
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import BadInput, ConfigError, FailureCode, StoreCorrupt
-from pipeline.model.constraint import Choices, JsonSchema
 from pipeline.store.items import Item
 from pipeline.store.sources import VIDEO_SUFFIXES
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.model.cache import KVCache
+from pipeline.engine.cache import KVCache
 
 LAYERS, HEADS, DIM = 2, 2, 4
 

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.analyze import DEMO_MODEL
 from jobs.soak.chaos import _fewest_ranks
-from pipeline.model.hub_config import load_config
+from pipeline.families.qwen2_vl.config import load_config
 
 
 @pytest.mark.parametrize(("num_kv_heads", "num_ranks"), [(1, 2), (2, 2), (3, 3), (4, 2), (8, 2)])

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.check import check_model
-from pipeline.model.hub_generation import load_generation
 from pipeline.model.weights import load_model
 from tests.tiny_model import Tiny, write_checkpoint
 

@@ -19,9 +19,9 @@ from jobs.draw import COLOURS, draw_boxes
 from jobs.results import printable, show
 from jobs.workplace import Workplace
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import ConfigError, FailureCode
 from pipeline.flow import Moved, Planned
-from pipeline.model.constraint import Choices, JsonSchema
 from pipeline.stint import Place
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
 from pipeline.video.options import PlanOptions

@@ -8,9 +8,8 @@ import torch
 from llguidance import LLParserLimits
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from pipeline.errors import BadInput, ConfigError, FailureCode
-from pipeline.model import constraint
-from pipeline.model.constraint import (
+from pipeline.engine import constraint
+from pipeline.engine.constraint import (
     MAX_CHARACTERS,
     MAX_CHOICES,
     Choices,
@@ -18,6 +17,7 @@ from pipeline.model.constraint import (
     ConstraintCompiler,
     JsonSchema,
 )
+from pipeline.errors import BadInput, ConfigError, FailureCode
 
 EOS = 256  # after the 256 tokens of one byte each
 PADDED_VOCAB = 264  # checkpoints pad their vocabulary

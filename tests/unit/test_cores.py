@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.cores import CACHED_WEIGHTS, PRODUCTS_PER_THREAD, use_threads
-from pipeline.model.qwen2_vl import Qwen2VL
-from pipeline.model.step import Addition, num_products
+from pipeline.engine.step import Addition, num_products
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from tests.tiny_model import Tiny, tiny_model
 
 LIMITS = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")

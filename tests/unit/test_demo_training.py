@@ -23,8 +23,12 @@ from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
 from jobs.demo_model.vision_stage import VisionLearner
 from jobs.demo_model.vocabulary import load_tokenizer
 from jobs.demo_model.world import random_scene
+from pipeline.families.qwen2_vl.positions import (
+    position_after_video,
+    text_positions,
+    video_positions,
+)
 from pipeline.model.language import Segment
-from pipeline.model.positions import position_after_video, text_positions, video_positions
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.types import MERGE, TEMPORAL

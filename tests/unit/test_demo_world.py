@@ -34,7 +34,7 @@ from jobs.demo_model.world import (
     Shape,
     random_scene,
 )
-from pipeline.tasks.grounding import Found, parse_boxes
+from pipeline.families.qwen2_vl.boxes import Found, parse_boxes
 from pipeline.types import Size
 
 GREY = Background(kind="plain", first=(40, 40, 40), second=(40, 40, 40), seed=0)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from pipeline.config import EngineLimits
+from pipeline.engine.admission import Engine
+from pipeline.engine.answer import Answer, Question
+from pipeline.engine.constraint import Choices
+from pipeline.engine.step import step
+from pipeline.engine.stream import Stream, joined
 from pipeline.errors import BadInput, FailureCode, StreamError, Transient
-from pipeline.model.answer import Answer, Question
-from pipeline.model.constraint import Choices
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.engine import Engine
-from pipeline.model.qwen2_vl import Qwen2VL
-from pipeline.model.step import step
-from pipeline.model.stream import Stream, joined
 from pipeline.types import TokenChunk
 from tests.streams import (
     BEFORE,

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import FailureCode
-from pipeline.tasks.grounding import (
+from pipeline.families.qwen2_vl.boxes import (
     MAX_BOXES,
     STEPS,
     BoxPx,

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.engine.cache import KVCache
+from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model import attention
-from pipeline.model.cache import KVCache
 from pipeline.model.language import LanguageModel, Segment
-from pipeline.model.positions import text_positions
-from pipeline.model.qwen2_vl import Qwen2VL
 from tests.tiny_model import (
     Reference,
     Scene,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.model.positions import (
+from pipeline.families.qwen2_vl.positions import (
     multimodal_rotary,
     position_after_video,
     rotary_tables,

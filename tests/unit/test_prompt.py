@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.tasks.prompt import ChatLayout, Medium, question_or_default
+from pipeline.families.qwen2_vl.chat import ChatLayout, Medium, question_or_default
 from tests.qwen_tokenizer import qwen, qwen_library
 
 QWEN = qwen()

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from pipeline.engine.admission import Engine
+from pipeline.engine.answer import Answer, Question
 from pipeline.errors import ConfigError
-from pipeline.model.answer import Answer, Question
-from pipeline.model.engine import Engine
 from pipeline.model.language import LanguageModel
 from pipeline.model.quantize import measure, quantize
 from tests.tiny_model import Tiny, random_ids, tiny_model

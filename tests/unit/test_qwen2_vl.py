@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
+from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import Segment
 from pipeline.model.parallel import TensorParallel
-from pipeline.model.positions import text_positions
-from pipeline.model.qwen2_vl import Qwen2VL
 from tests.tiny_model import Tiny, checkpoint, load, tiny_model, write_checkpoint
 
 VISION = replace(Tiny().config.vision, depth=32, embed_dim=1280, num_heads=16, hidden_size=8192)

@@ -9,16 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actors.commands import Commands, Report, Step
-from actors.order import FAIR_EVERY
-from actors.rank import Rank
-from actors.replica import Replica
-from actors.schedule import MAX_PREFILL_TOKENS, Schedule
 from pipeline.config import EngineLimits
+from pipeline.engine.answer import Answer
+from pipeline.engine.commands import Commands, Report, Step
+from pipeline.engine.engine import Replica
+from pipeline.engine.layout import PromptWindow
+from pipeline.engine.order import FAIR_EVERY
+from pipeline.engine.rank import Rank
+from pipeline.engine.scheduler import MAX_PREFILL_TOKENS, Schedule
 from pipeline.errors import BadInput, FailureCode, StreamError, Transient
-from pipeline.model.answer import Answer
-from pipeline.model.layout import PromptWindow
-from pipeline.model.qwen2_vl import Qwen2VL
+from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.types import TokenChunk
 from tests.streams import (
     COLUMNS,

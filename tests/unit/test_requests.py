@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import Sampling
+from pipeline.engine.answer import Answer
+from pipeline.engine.constraint import Choices
 from pipeline.errors import BadInput, FailureCode
-from pipeline.model.answer import Answer
-from pipeline.model.constraint import Choices
 from pipeline.tasks.requests import Outcome, answers, boxes, captions, combine, make_views
 from pipeline.tasks.tasks import MAX_REQUESTS, Ask, Ground, Tasks
 from pipeline.types import MediaInfo, Size

@@ -11,8 +11,8 @@ from transformers import (
 )
 
 from pipeline.config import Sampling
+from pipeline.engine.sampler import Sampler, next_tokens
 from pipeline.errors import BadInput, ConfigError, FailureCode
-from pipeline.model.sampling import Sampler, next_tokens
 
 V = 50
 NAN, INF = float("nan"), float("inf")

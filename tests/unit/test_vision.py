@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.model.qwen2_vl import Qwen2VL
-from pipeline.model.vision import VisionTower, cut
+from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.vision import VisionTower, cut
 from tests.tiny_model import Reference, Scene, Tiny, random_frames, relative_error, tiny_model
 
 CLIPS = {

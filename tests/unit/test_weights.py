@@ -13,10 +13,10 @@ from jobs import model_check
 from jobs.analyze import DEMO_MODEL
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.model.check import check_model, share_of
 from pipeline.model.digest import digest
-from pipeline.model.hub_generation import load_generation
-from pipeline.model.hub_preprocessor import load_preprocessing
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.weights import default_dtype, load_config, load_model
 from tests.tiny_model import Reference, Tiny, hub_config, write_checkpoint

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Literal
 
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Constraint, ConstraintCompiler
+from pipeline.engine.sampler import Sampler
 from pipeline.errors import BadInput, FailureCode
-from pipeline.model.constraint import Constraint, ConstraintCompiler
-from pipeline.model.sampling import Sampler
 from pipeline.model.tokenizer import Detokenizer, Tokenizer
 
 FinishReason = Literal["stop", "length", "constraint"]

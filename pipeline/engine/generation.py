@@ -1,11 +1,11 @@
 """A question being answered: its own keys and values after the video's, its place, its writer."""
 
+from pipeline.engine.answer import Answer, Question, Writer
+from pipeline.engine.cache import KVCache
+from pipeline.engine.step import Addition, embed
 from pipeline.errors import BadInput
-from pipeline.model.answer import Answer, Question, Writer
-from pipeline.model.cache import KVCache
+from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import LanguageModel
-from pipeline.model.positions import text_positions
-from pipeline.model.step import Addition, embed
 
 
 class Turn:

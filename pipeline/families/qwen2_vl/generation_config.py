@@ -7,8 +7,8 @@ from pydantic import NonNegativeInt
 
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.families.qwen2_vl.config import CONFIG_FILE, load_config
 from pipeline.model.folder import HubFields, parse_fields, read_json, read_optional_json
-from pipeline.model.hub_config import CONFIG_FILE, load_config
 
 GENERATION_FILE = "generation_config.json"
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.model.positions import position_after_video, text_positions, video_positions
+from pipeline.families.qwen2_vl.positions import (
+    position_after_video,
+    text_positions,
+    video_positions,
+)
 from pipeline.types import Window
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.engine.cache import KVCache
+from pipeline.engine.sampler import Sampler, next_tokens
 from pipeline.errors import BadInput
-from pipeline.model.cache import KVCache
 from pipeline.model.language import LanguageModel, Segment
-from pipeline.model.sampling import Sampler, next_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from actors.commands import CloseStream, Control, EndTurn, OpenStream
-from pipeline.model.stream import Piece
+from pipeline.engine.commands import CloseStream, Control, EndTurn, OpenStream
+from pipeline.engine.stream import Piece
 from pipeline.stint import Stint
 
 

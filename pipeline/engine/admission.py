@@ -3,12 +3,12 @@
 from collections.abc import Collection, Sequence
 
 from pipeline.config import EngineLimits
+from pipeline.engine.answer import Writers
+from pipeline.engine.layout import PromptWindow
+from pipeline.engine.stream import Stream
 from pipeline.errors import BadInput, FailureCode, Transient
-from pipeline.model.answer import Writers
 from pipeline.model.arrange import arrange_for_generation
 from pipeline.model.language import LanguageModel
-from pipeline.model.layout import PromptWindow
-from pipeline.model.stream import Stream
 from pipeline.model.tokenizer import Tokenizer
 
 

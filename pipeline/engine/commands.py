@@ -7,9 +7,9 @@ are equal on all ranks, with each request's own seed, so the ranks agree without
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.engine.answer import Answer, Question
+from pipeline.engine.layout import PromptWindow
 from pipeline.errors import BadInput, StreamError, Transient
-from pipeline.model.answer import Answer, Question
-from pipeline.model.layout import PromptWindow
 from pipeline.types import TokenChunk
 
 

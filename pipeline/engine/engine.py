@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
-from actors.commands import (
+from pipeline.engine.answer import Question
+from pipeline.engine.commands import (
     BeginTurn,
     CloseStream,
     Command,
@@ -23,13 +24,12 @@ from actors.commands import (
     Report,
     Step,
 )
-from actors.rank import Rank
-from actors.schedule import Schedule
-from actors.waiters import TurnReader, Waiters, Wish
+from pipeline.engine.layout import PromptWindow
+from pipeline.engine.rank import Rank
+from pipeline.engine.scheduler import Schedule
+from pipeline.engine.stream import Piece
+from pipeline.engine.waiters import TurnReader, Waiters, Wish
 from pipeline.errors import BadInput, Transient
-from pipeline.model.answer import Question
-from pipeline.model.layout import PromptWindow
-from pipeline.model.stream import Piece
 from pipeline.stint import Place, Stint
 from pipeline.types import TokenChunk
 

@@ -8,12 +8,12 @@ from itertools import accumulate
 
 import torch
 
+from pipeline.engine.answer import Answer, Question, Writers
+from pipeline.engine.generation import Turn
+from pipeline.engine.layout import PromptWindow, lay_out
+from pipeline.engine.step import Addition, embed, step
 from pipeline.errors import BadInput, FailureCode, StreamError, Transient
-from pipeline.model.answer import Answer, Question, Writers
 from pipeline.model.language import LanguageModel
-from pipeline.model.layout import PromptWindow, lay_out
-from pipeline.model.step import Addition, embed, step
-from pipeline.model.turn import Turn
 from pipeline.types import TokenChunk
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pipeline.config import VisionConfig
+from pipeline.families.qwen2_vl.positions import inverse_frequencies, rotary_tables, rotate
 from pipeline.model.parallel import (
     ColumnParallelLinear,
     ParallelLayer,
@@ -17,7 +18,6 @@ from pipeline.model.parallel import (
     TensorParallel,
     whole,
 )
-from pipeline.model.positions import inverse_frequencies, rotary_tables, rotate
 from pipeline.types import MERGE, PATCH, TEMPORAL
 
 NORM_EPS = 1e-6

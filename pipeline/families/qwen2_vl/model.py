@@ -6,9 +6,9 @@ from dataclasses import replace
 from torch import nn
 
 from pipeline.config import ModelConfig
+from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.model.language import LanguageModel
 from pipeline.model.parallel import Part, TensorParallel, checkpoint_parts
-from pipeline.model.vision import VisionTower
 
 # First match wins: our module path -> the hub's tensor name.
 HUB_NAMES = (("language.lm_head.", "lm_head."), ("language.", "model."), ("vision.", "visual."))

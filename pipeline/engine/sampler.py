@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Sampling
+from pipeline.engine.constraint import Matcher
 from pipeline.errors import BadInput, FailureCode
-from pipeline.model.constraint import Matcher
 
 
 class Sampler:

@@ -6,7 +6,7 @@ Plain Python; the replica's actor only feeds it and carries out what it decides.
 from collections import deque
 from dataclasses import dataclass, field
 
-from actors.order import LeastLeftFirst
+from pipeline.engine.order import LeastLeftFirst
 from pipeline.types import TokenChunk
 from pipeline.video.budget import CHUNK_TOKENS
 

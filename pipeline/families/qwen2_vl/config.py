@@ -11,8 +11,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.preprocessor_config import Preprocessing, load_preprocessing
 from pipeline.model.folder import HubFields, parse_fields, read_json
-from pipeline.model.hub_preprocessor import Preprocessing, load_preprocessing
 from pipeline.types import MERGE, PATCH, TEMPORAL
 
 CONFIG_FILE = "config.json"

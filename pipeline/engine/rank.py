@@ -5,7 +5,10 @@ No Ray in here: a rank is driven by commands, so tests can run it in one process
 
 from collections.abc import Collection, Iterable, Sequence
 
-from actors.commands import (
+from pipeline.config import EngineLimits
+from pipeline.cores import use_threads
+from pipeline.engine.admission import Engine
+from pipeline.engine.commands import (
     BeginTurn,
     CloseStream,
     Commands,
@@ -16,15 +19,12 @@ from actors.commands import (
     Report,
     Step,
 )
-from pipeline.config import EngineLimits
-from pipeline.cores import use_threads
+from pipeline.engine.generation import Turn
+from pipeline.engine.step import Addition, num_products, step
+from pipeline.engine.stream import Stream
 from pipeline.errors import BadInput, StreamError, Transient
-from pipeline.model.engine import Engine
 from pipeline.model.language import LanguageModel
-from pipeline.model.step import Addition, num_products, step
-from pipeline.model.stream import Stream
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.model.turn import Turn
 from pipeline.types import TokenChunk
 
 

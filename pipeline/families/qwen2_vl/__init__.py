@@ -1,0 +1,1 @@
+"""Qwen2-VL: its rules, and nothing of them anywhere else."""
