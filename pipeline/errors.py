@@ -1,6 +1,10 @@
-"""One error tree: whoever catches knows from the type alone whom to blame and whether to retry."""
+"""One error tree: whoever catches knows from the type alone whom to blame and whether to retry.
+
+Every one of them travels between processes whole, whatever its constructor takes.
+"""
 
 from enum import StrEnum
+from typing import Any
 
 
 class FailureCode(StrEnum):
@@ -39,6 +43,10 @@ class FailureCode(StrEnum):
 class VidrayError(Exception):
     """Root of every error vidray raises on purpose; anything else is a bug."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the constructor with `args`, which is the message alone.
+        return _remade, (type(self), self.args), self.__dict__
+
 
 class BadInput(VidrayError):
     """The video's or the request's own fault: permanent, becomes a failure row with `code`.
@@ -50,9 +58,6 @@ class BadInput(VidrayError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
-
-    def __reduce__(self) -> tuple[type["BadInput"], tuple[FailureCode, str]]:
-        return type(self), (self.code, self.detail)
 
 
 class Transient(VidrayError):
@@ -99,3 +104,8 @@ class CheckpointError(ConfigError):
         self.file = file
         self.tensor = tensor
         self.reason = reason
+
+
+def _remade(kind: type[VidrayError], arguments: tuple[Any, ...]) -> VidrayError:
+    """An error that was raised elsewhere; its attributes are set after this, by pickle."""
+    return kind.__new__(kind, *arguments)

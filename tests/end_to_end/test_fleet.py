@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from jobs.soak.trial import decoding_children, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
-from pipeline.errors import FailureCode
+from pipeline.errors import FailureCode, Transient
 from pipeline.flow import Event, Moved, Planned, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
@@ -159,6 +160,26 @@ def test_on_shared_cores_what_is_nearer_to_the_words_goes_first(
     found = asyncio.run(nices())
     assert found["decoder 0 rank 0"] < found["encoder 0"] <= found["first video"]
     assert found["first video"] < found["second video"] == 19
+
+
+def test_an_actors_word_about_a_checkpoint_arrives_as_one_sentence(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """As when the folder changes after the command has looked at it."""
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    with (folder / "model.safetensors").open("r+b") as weights:
+        weights.truncate(100_000)
+
+    async def start() -> None:
+        with start_fleet(folder, profile=SMALL) as fleet:
+            async for _ in fleet.starting():
+                pass
+
+    with pytest.raises(
+        Transient, match=r"^an? \w+ cannot start: .*CheckpointError: .*truncated"
+    ) as e:
+        asyncio.run(start())
+    assert "\n" not in str(e.value)
 
 
 def test_a_local_ray_listens_on_loopback_only(checkpoint: Path) -> None:
