@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,6 @@ from pipeline.errors import ConfigError, VidrayError
 
 app = typer.Typer(
     name="vidray",
-    help="Videos in, tables out: captions, answers and boxes by Qwen2-VL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +35,24 @@ InProcess = Annotated[
     bool, typer.Option("--in-process", help="Without Ray: to debug, or on a very small machine.")
 ]
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"vidray {version_of('vidray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say which this is."),
+    ] = False,
+) -> None:
+    """Videos in, tables out: captions, answers and boxes by Qwen2-VL."""
+
+
 app.add_typer(batch, name="batch")
 app.add_typer(results)
 soak.add_typer(fleet_soak)
@@ -230,3 +248,7 @@ def _complain(message: str, code: Exit) -> Exit:
     if message:  # empty: help was shown
         print(f"vidray: {message}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

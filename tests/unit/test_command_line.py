@@ -3,8 +3,11 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,13 @@ def test_a_mistyped_command_is_one_line_and_exit_code_2(monkeypatch, capsys, arg
     assert says in err.splitlines()[-1]
     assert err.startswith("vidray: ")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", [["vidray"], ["python", "-m", "jobs.cli"]], ids=" ".join)
+def test_either_way_to_the_command_line_says_its_version(program):
+    command = [Path(sys.executable).with_name(program[0]), *program[1:], "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (said.stdout, said.stderr) == (f"vidray {version('vidray')}\n", "")
 
 
 def test_what_is_typed_wrong_is_found_before_ray_is_started(monkeypatch, capsys, tmp_path):
