@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TypeVar
 import ray
 import torch
 from ray import ObjectRef
-from ray._private.state import actors
 from ray.exceptions import RayError, RayTaskError
 
+from actors.ray_private import life_of
 from pipeline.errors import Transient, VidrayError
 
 Handle = Any  # Ray makes an actor handle's methods at run time
@@ -62,20 +62,11 @@ async def recover(actor: Handle, *, patience_s: float) -> None:
     To a process that hangs before anybody had a connection, every call fails soon, so that
     `answer_of` never finds it silent. One that still loads its model is not up.
     """
-    life = await asyncio.to_thread(_life, actor)
+    life = await asyncio.to_thread(life_of, actor)
     if await until_ready(actor, patience_s=patience_s) or life is None:
         return
-    if life == await asyncio.to_thread(_life, actor):
+    if life == await asyncio.to_thread(life_of, actor):
         ray.kill(actor, no_restart=False)
-
-
-def _life(actor: Handle) -> int | None:
-    """Which life of an actor that is up this is; None for one that is not, or if Ray can't tell."""
-    try:
-        facts: dict[str, Any] = actors(actor._actor_id.hex())  # noqa: SLF001 - no public call
-    except Exception:  # noqa: BLE001 - of any kind, from Ray's own parts; the next look says more
-        return None
-    return facts["NumRestarts"] if facts.get("State") == "ALIVE" else None
 
 
 def end_process(reason: BaseException) -> NoReturn:

@@ -11,10 +11,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
-from ray._private import ray_constants
-from ray._private import utils as ray_utils
 
 from actors.profile import Profile
+from actors.ray_private import listen_on_loopback_only, minimal_agent
 from pipeline.errors import Transient
 
 CONNECT_TIMEOUT_S = 5.0
@@ -62,13 +61,11 @@ def start_local_ray(
     """Start Ray for this process alone, every port on loopback.
 
     num_cpus: what actors may ask for, whatever the machine has; its own number if not given.
-    Ray turns 127.0.0.1 into the machine's own address unless it thinks that this platform has no
-    clusters (ray._private.services); its servers then listen on every interface.
     """
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    listen_on_loopback_only()
     for name, value in LEAN_RAYLET.items():
         os.environ.setdefault(name, value)
-    with nullcontext() if exports_metrics else _minimal_agent():
+    with nullcontext() if exports_metrics else minimal_agent():
         _connect(
             address="local",
             num_cpus=None if num_cpus is None else math.ceil(num_cpus),
@@ -76,21 +73,6 @@ def start_local_ray(
             object_store_memory=object_store_bytes,
             _system_config=NO_TASK_EVENTS | SAME_NICENESS,
         )
-
-
-@contextmanager
-def _minimal_agent() -> Iterator[None]:
-    """Ray as it is where the extra packages of ray[default] are not installed.
-
-    Its agent exports metrics and takes jobs; a node that cannot load it within 15 s, on a busy
-    machine, does not start at all.
-    """
-    find_error = ray_utils.get_dashboard_dependency_error
-    ray_utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
-    try:
-        yield
-    finally:
-        ray_utils.get_dashboard_dependency_error = find_error
 
 
 def _require_listener(address: str) -> None:
