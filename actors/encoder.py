@@ -21,8 +21,7 @@ from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed import pack
 from pipeline.model.weights import load_model
 from pipeline.stint import Stint
-from pipeline.types import MERGE
-from pipeline.video.budget import CHUNK_TOKENS
+from pipeline.video.windows import CHUNK_TOKENS
 
 MAX_BATCH = 4  # chunks; more only makes the first of them wait,
 BATCH_TOKENS = CHUNK_TOKENS  # and a full chunk keeps the tower busy alone
@@ -110,16 +109,16 @@ class VisionEncoderActor:
         batch: list[Waiting] = []
         room = BATCH_TOKENS
         for each in self._order.sorted(oldest.values(), left=lambda each: each.left):
-            if not batch or each.parcel.num_tokens <= room:
+            if not batch or each.parcel.grid.num_tokens <= room:
                 batch.append(each)
-                room -= each.parcel.num_tokens
+                room -= each.parcel.grid.num_tokens
         batch = batch[:MAX_BATCH]
         self._waiting = [each for each in self._waiting if each not in batch]
         return batch
 
     def _encode(self, parcels: list[FrameParcel]) -> list[TokenParcel]:
         if self._num_threads is not None:
-            num_patches = sum(parcel.num_tokens for parcel in parcels) * MERGE**2
+            num_patches = sum(parcel.grid.num_patches for parcel in parcels)
             num_products = num_patches * self._num_weights
             use_threads(self._num_threads, num_weights=self._num_weights, num_products=num_products)
         chunks = self._encoder.encode([parcel.unpack() for parcel in parcels])

@@ -26,10 +26,12 @@ from actors.reader import FrameReaderActor
 from pipeline.analyse import ignore
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.flow import Event, Listener
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
 
@@ -147,6 +149,7 @@ def start_fleet(
     """
     profile = profile or Profile()
     folder = str(checkpoint.resolve())
+    planner = Planner(family=load_family(checkpoint), options=options or PlanOptions())
     with connected(profile, address=address, exports_metrics=exports_metrics), ExitStack() as stack:
         names = _names(profile)
         pools = Pools(
@@ -155,7 +158,7 @@ def start_fleet(
             decoders=_decoders(names.decoders, profile, folder, stack),
         )
         host = StreamHostActor.options(num_cpus=0).remote(  # type: ignore[attr-defined]
-            "host", names, folder, options or PlanOptions(), profile
+            "host", names, folder, planner, profile
         )
         for actor in (host, *pools.readers, *pools.encoders, *pools.decoders):
             stack.callback(ray.kill, actor)

@@ -21,15 +21,14 @@ from pipeline.engine.stream import Piece
 from pipeline.errors import Transient
 from pipeline.families.qwen2_vl.chat import ChatLayout
 from pipeline.families.qwen2_vl.config import load_config
-from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.flow import EncodedChunk, Listener, Moved
 from pipeline.model.digest import digest, display_name
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.prompts import Prompts
 from pipeline.stint import Stint
 from pipeline.tasks.requests import Request, View
-from pipeline.types import TEMPORAL, ChunkSpan, MediaInfo, SamplingPlan, Window
-from pipeline.video.options import PlanOptions
+from pipeline.types import ChunkSpan, MediaInfo, SamplingPlan, Window
+from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 
 
@@ -46,10 +45,9 @@ class RayFlow:
         checkpoint: Path,
         *,
         owner: str,
-        options: PlanOptions,
+        planner: Planner,
         profile: Profile,
     ) -> None:
-        pixels = load_preprocessing(checkpoint)
         layout = ChatLayout(Tokenizer.load(checkpoint))
         self.model = display_name(checkpoint, int8=profile.decoders.int8)
         self.model_digest = digest(checkpoint)
@@ -58,7 +56,7 @@ class RayFlow:
         self.encoders = Pool(pools.encoders)
         self._readers = Pool(pools.readers)
         self._decoders = Pool(pools.decoders)
-        self._options = options.within(min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels)
+        self._planner = planner
         element: torch.dtype = getattr(torch, profile.dtype)
         self._token_bytes = load_config(checkpoint).hidden_size * element.itemsize
         self._owner = owner
@@ -71,7 +69,7 @@ class RayFlow:
         with self._readers.least_loaded(load=1) as reader:
             try:
                 opened: Opened = await self.answer_of(reader, reader.open.remote(key, source))
-                yield RayVideo(self, reader, key, opened, self._options.of(source))
+                yield RayVideo(self, reader, key, opened, self._planner.of(source))
             finally:
                 reader.close.remote(key)
 
@@ -94,7 +92,8 @@ class RayFlow:
 
     def num_bytes(self, window: Window, span: ChunkSpan) -> int:
         """What a chunk of this window holds on its way: its frames, then also its tokens."""
-        frames = span.num_steps * TEMPORAL * window.grid.size.num_pixels * 3
+        num_frames = span.num_steps * window.grid.geometry.temporal
+        frames = num_frames * window.grid.size.num_pixels * 3
         return frames + span.num_steps * window.grid.tokens_per_step * self._token_bytes
 
     async def answer_of(self, actor: Handle, call: Awaitable[Result]) -> Result:
@@ -132,19 +131,19 @@ class RayVideo:
     """A video that is open in a reader."""
 
     def __init__(
-        self, flow: RayFlow, reader: Handle, key: str, opened: Opened, options: PlanOptions
+        self, flow: RayFlow, reader: Handle, key: str, opened: Opened, planner: Planner
     ) -> None:
         self.media: MediaInfo = opened.media
-        self.plan = options.plan(opened.media, source_id=opened.etag)
+        self.plan = planner.plan(opened.media, source_id=opened.etag)
         self.etag = opened.etag
         self.size_bytes = opened.size_bytes
         self._flow = flow
         self._reader = reader
         self._key = key
-        self._options = options
+        self._planner = planner
 
     def still_at(self, time_s: float) -> SamplingPlan:
-        return self._options.plan_still(self.media, time_s, source_id=self.etag)
+        return self._planner.plan_still(self.media, time_s, source_id=self.etag)
 
     async def token_chunks(
         self, view: View, *, listener: Listener

@@ -16,7 +16,7 @@ from pipeline.errors import BadInput, FailureCode, Transient
 from pipeline.flow import Event, Listener
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
-from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 
 FIRST_PAUSE_S = 0.25  # before the second attempt; each is twice as long as the one before
@@ -27,10 +27,10 @@ class StreamHostActor:
     """Owns the order, the references and the deadline of its videos; touches no pixel."""
 
     def __init__(
-        self, name: str, pools: PoolNames, checkpoint: str, options: PlanOptions, profile: Profile
+        self, name: str, pools: PoolNames, checkpoint: str, planner: Planner, profile: Profile
     ) -> None:
         self._flow = RayFlow(
-            pools.find(), Path(checkpoint), owner=name, options=options, profile=profile
+            pools.find(), Path(checkpoint), owner=name, planner=planner, profile=profile
         )
         self._name = name
         self._is_first = asyncio.Lock()

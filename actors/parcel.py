@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.types import TEMPORAL, FrameChunk, TokenChunk
-from pipeline.video.sizes import PIXELS_PER_TOKEN
+from pipeline.types import FrameChunk, Geometry, Grid, Size, TokenChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +20,7 @@ class FrameParcel:
     plan_hash: str
     window_index: int
     index: int
+    geometry: Geometry
     frames: NDArray[np.uint8]
     is_damaged: tuple[bool, ...]
 
@@ -30,20 +30,22 @@ class FrameParcel:
             chunk.plan_hash,
             chunk.window_index,
             chunk.index,
+            chunk.geometry,
             chunk.frames.numpy(),
             chunk.is_damaged,
         )
 
     @property
-    def num_tokens(self) -> int:
+    def grid(self) -> Grid:
         num_frames, height, width, _ = self.frames.shape
-        return int(num_frames // TEMPORAL * height * width // PIXELS_PER_TOKEN)
+        return self.geometry.grid(self.geometry.num_steps(num_frames), Size(height, width))
 
     def unpack(self) -> FrameChunk:
         return FrameChunk(
             plan_hash=self.plan_hash,
             window_index=self.window_index,
             index=self.index,
+            geometry=self.geometry,
             frames=_tensor(self.frames),
             is_damaged=self.is_damaged,
         )

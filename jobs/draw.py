@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.tasks.records import Box, Record
-from pipeline.types import FACTOR
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 
@@ -42,9 +43,10 @@ def draw_boxes(source: Source, record: Record, *, folder: Path, number: int) -> 
 def _frame(source: Source, record: Record, time_s: float) -> Image.Image:
     """The frame shown at time_s, at the size of the source as displayed."""
     with open_media(source) as media:
-        pixels = max(media.info.width * media.info.height, FACTOR**2)
+        pixels = max(media.info.width * media.info.height, QWEN2_VL.geometry.pixels_per_token)
         options = PlanOptions(min_pixels=pixels, max_pixels=pixels)
-        plan = options.plan_still(media.info, time_s, source_id=record.etag or "")
+        planner = Planner(family=QWEN2_VL, options=options)
+        plan = planner.plan_still(media.info, time_s, source_id=record.etag or "")
         chunk = next(iter(media.read(plan, plan.windows[0])))
         picture = Image.fromarray(chunk.frames[0].numpy())
         return picture.resize((media.info.width, media.info.height), Image.Resampling.BICUBIC)

@@ -8,6 +8,7 @@ from typing import Literal
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, Constraint, JsonSchema
 from pipeline.errors import BadInput, ConfigError
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
@@ -53,14 +54,18 @@ class Wish:
 
     @property
     def options(self) -> PlanOptions:
-        return PlanOptions(
+        """ConfigError if Qwen2-VL does not sample so. A job's plan keeps the limit by number."""
+        options = PlanOptions(
             preset=self.preset,
             fps=self.fps,
             long=self.long,
             overlap_s=self.overlap_s,
             start_s=self.start_s,
             end_s=self.end_s,
+            max_window_tokens=QWEN2_VL.max_window_tokens,
         )
+        QWEN2_VL.check(options)
+        return options
 
     def sampling(self, own: Sampling) -> Sampling:
         """The checkpoint's own way to sample, unless a temperature was asked for."""

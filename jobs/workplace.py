@@ -17,13 +17,12 @@ from jobs.wish import require
 from pipeline.analyse import analyse, ignore
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
-from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.flow import Listener
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.check import check_model, share_of
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
-from pipeline.video.budget import MAX_WINDOW_TOKENS
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
@@ -51,7 +50,7 @@ class Recipe:
     def question_tokens(self) -> int:
         """Room for four answers at a time, as far as a full window of video leaves any."""
         default = EngineLimits()
-        most = default.max_tokens - MAX_WINDOW_TOKENS - default.question_tokens
+        most = default.max_tokens - QWEN2_VL.max_window_tokens - default.question_tokens
         return min(max(default.question_tokens, 4 * self.max_new_tokens), most)
 
 
@@ -166,7 +165,6 @@ def _require_loadable(checkpoint: Path, profile: Profile) -> None:
     report = check_model(checkpoint)
     for problem in report.problems:
         raise problem
-    load_preprocessing(checkpoint)
     share = share_of(report.config, profile.decoders.tensor_parallel) if report.config else None
     if share and share.reason:
         raise ConfigError(f"profile {profile.name}: {share.reason}")

@@ -42,7 +42,7 @@ from pipeline.tasks.requests import (
     make_views,
 )
 from pipeline.tasks.tasks import Tasks
-from pipeline.types import TEMPORAL, Size
+from pipeline.types import Size
 from pipeline.video.source import Source
 
 
@@ -145,7 +145,7 @@ class _Case:
         stint = await stream.prefill(chunk)
         chunk.taken()
         self._clock.add("prefill", stint.duration_s)
-        num_steps = chunk.num_frames // TEMPORAL
+        num_steps = view.window.chunks[chunk.index].num_steps
         self._tell(Moved(num_steps, stint, view.window.index, chunk.index))
 
     def _count(self, chunk: EncodedChunk) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from pipeline.types import Geometry
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -36,10 +37,8 @@ class VisionConfig:
     num_heads: int
     mlp_ratio: float
     hidden_size: int  # merger output = language model width
+    geometry: Geometry
     in_channels: int = 3
-    patch_size: int = 14
-    temporal_patch_size: int = 2
-    spatial_merge_size: int = 2
     # Of the preprocessor config: pixels enter as (x / 255 - mean) / std, per channel.
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
@@ -50,8 +49,8 @@ class VisionConfig:
 
     @property
     def patch_dim(self) -> int:
-        """Values in one flattened patch: C * 2 * 14 * 14."""
-        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+        """Values in one flattened patch: C * temporal * patch * patch."""
+        return self.in_channels * self.geometry.temporal * self.geometry.patch**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

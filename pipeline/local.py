@@ -20,8 +20,8 @@ from pipeline.engine.admission import Engine
 from pipeline.engine.answer import Question
 from pipeline.engine.stream import Piece, Stream
 from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.families.qwen2_vl.generation_config import load_generation
-from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.flow import EncodedChunk, Listener, Moved
 from pipeline.model.digest import digest, display_name
 from pipeline.model.encoder import VisionEncoder
@@ -32,8 +32,10 @@ from pipeline.model.weights import load_model
 from pipeline.prompts import Prompts
 from pipeline.stint import Place, Stint
 from pipeline.tasks.requests import Request, View
-from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, TokenChunk
+from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, TokenChunk
+from pipeline.video.family import Family
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.source import Source, identity
 
@@ -48,8 +50,7 @@ class LocalModel:
     name: str
     digest: str
     sampling: Sampling
-    min_pixels: int | None
-    max_pixels: int | None
+    family: Family
     encoder: VisionEncoder
     engine: Engine
     prompts: Prompts
@@ -69,7 +70,7 @@ class LocalModel:
         """
         limits = limits or EngineLimits()
         generation = load_generation(folder)
-        pixels = load_preprocessing(folder)
+        family = load_family(folder)
         tokenizer = Tokenizer.load(folder)
         model = load_model(folder, device=device)
         pack(model.vision)
@@ -78,8 +79,7 @@ class LocalModel:
             name=display_name(folder, int8=int8),
             digest=digest(folder),
             sampling=generation.sampling,
-            min_pixels=pixels.min_pixels,
-            max_pixels=pixels.max_pixels,
+            family=family,
             encoder=VisionEncoder(model.vision),
             engine=Engine(model.language, tokenizer, eos_ids=generation.eos_ids, limits=limits),
             prompts=Prompts(ChatLayout(tokenizer), limits),
@@ -100,7 +100,7 @@ class LocalFlow:
         self.model = model.name
         self.model_digest = model.digest
         self._model = model
-        self._options = options.within(min_pixels=model.min_pixels, max_pixels=model.max_pixels)
+        self._planner = Planner(family=model.family, options=options)
         self._reader: Reader = reader
         self._limits = limits or DecodeLimits()
         self._reader_place, self._model_place = Place.here("reader"), Place.here("model")
@@ -119,8 +119,8 @@ class LocalFlow:
         try:
             etag = await _on(self._reading, identity, source)
             size_bytes = source.path.stat().st_size
-            options = self._options.of(source)
-            yield LocalVideo(media, self, options, etag=etag, size_bytes=size_bytes)
+            planner = self._planner.of(source)
+            yield LocalVideo(media, self, planner, etag=etag, size_bytes=size_bytes)
         finally:
             await _on(self._reading, context.__exit__, None, None, None)
 
@@ -171,18 +171,18 @@ class LocalVideo:
     """An open video whose frames this process reads and encodes."""
 
     def __init__(
-        self, media: Media, flow: LocalFlow, options: PlanOptions, *, etag: str, size_bytes: int
+        self, media: Media, flow: LocalFlow, planner: Planner, *, etag: str, size_bytes: int
     ) -> None:
         self.media: MediaInfo = media.info
-        self.plan = options.plan(media.info, source_id=etag)
+        self.plan = planner.plan(media.info, source_id=etag)
         self.etag = etag
         self.size_bytes = size_bytes
         self._open_media = media
         self._flow = flow
-        self._options = options
+        self._planner = planner
 
     def still_at(self, time_s: float) -> SamplingPlan:
-        return self._options.plan_still(self.media, time_s, source_id=self.etag)
+        return self._planner.plan_still(self.media, time_s, source_id=self.etag)
 
     async def token_chunks(
         self, view: View, *, listener: Listener
@@ -240,7 +240,7 @@ def _told(
 
 
 def _moved(chunk: FrameChunk, stint: Stint) -> Moved:
-    return Moved(len(chunk.is_damaged) // TEMPORAL, stint, chunk.window_index, chunk.index)
+    return Moved(chunk.num_steps, stint, chunk.window_index, chunk.index)
 
 
 async def _on(thread: Executor, call: Callable[..., T], *arguments: object) -> T:

@@ -1,7 +1,7 @@
-"""The words of vidray as values: grid, chunk, token chunk, plan, window.
+"""The words of vidray as values: geometry, grid, chunk, token chunk, plan, window.
 
 Shape alphabet, used in every shape comment of the project:
-    B batch   T frames   C channels   H W pixels   N patches   M merged tokens (N / 4)
+    B batch   T frames   C channels   H W pixels   N patches   M merged tokens
     D hidden  S sequence V vocabulary K key-value heads
 """
 
@@ -16,11 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TEMPORAL = 2  # frames in one temporal patch
-PATCH = 14  # pixels on the side of one patch
-MERGE = 2  # patches on the side of one merged token
-FACTOR = PATCH * MERGE  # both sides of every planned size are multiples of this
-
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -34,17 +29,65 @@ class Size:
         return self.height * self.width
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """How a model cuts a video into tokens; a checkpoint says it, nothing else does."""
+
+    patch: int  # pixels on the side of one patch
+    merge: int  # patches on the side of one merged token
+    temporal: int  # frames in one temporal patch
+
+    def __post_init__(self) -> None:
+        if min(self.patch, self.merge, self.temporal) < 1:
+            raise ValueError(f"geometry must be positive, got {self}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels on the side of one merged token; sides of every planned size are multiples."""
+        return self.patch * self.merge
+
+    @property
+    def pixels_per_token(self) -> int:
+        return self.factor**2
+
+    @property
+    def patches_per_token(self) -> int:
+        return self.merge**2
+
+    def num_steps(self, num_frames: int) -> int:
+        """Temporal patches that so many frames need; the last one may have to be filled up."""
+        return -(-num_frames // self.temporal)
+
+    def grid(self, num_steps: int, size: Size) -> "Grid":
+        """The grid of pictures of this size; ValueError if it is not cut into whole tokens."""
+        if size.height % self.patch or size.width % self.patch:
+            raise ValueError(f"{size} is not made of patches of {self.patch} pixels")
+        return Grid(num_steps, size.height // self.patch, size.width // self.patch, self)
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Patches of a clip: t temporal patches of h x w patches each (14 pixels on a side)."""
+    """Patches of a clip: t temporal patches of h x w patches each."""
 
     t: int
     h: int
     w: int
+    geometry: Geometry
 
     def __post_init__(self) -> None:
-        if self.t < 1 or self.h < MERGE or self.w < MERGE or self.h % MERGE or self.w % MERGE:
-            raise ValueError(f"grid needs t >= 1 and even h, w >= {MERGE}, got {self}")
+        merge = self.geometry.merge
+        if min(self.t, self.h, self.w) < 1 or self.h % merge or self.w % merge:
+            raise ValueError(f"grid needs t >= 1 and h, w multiples of {merge}, got {self}")
+
+    @property
+    def rows(self) -> int:
+        """Merged tokens from top to bottom."""
+        return self.h // self.geometry.merge
+
+    @property
+    def columns(self) -> int:
+        """Merged tokens from left to right."""
+        return self.w // self.geometry.merge
 
     @property
     def num_patches(self) -> int:
@@ -52,17 +95,25 @@ class Grid:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens after the 2x2 merger."""
-        return self.num_patches // MERGE**2
+        """Tokens after the merger."""
+        return self.t * self.tokens_per_step
 
     @property
     def tokens_per_step(self) -> int:
         """Merged tokens of one temporal patch."""
-        return self.h * self.w // MERGE**2
+        return self.rows * self.columns
+
+    @property
+    def num_frames(self) -> int:
+        return self.t * self.geometry.temporal
 
     @property
     def size(self) -> Size:
-        return Size(self.h * PATCH, self.w * PATCH)
+        return Size(self.h * self.geometry.patch, self.w * self.geometry.patch)
+
+
+# Plans of this geometry were hashed, and the hashes stored, before a grid named its own.
+_UNNAMED = Geometry(patch=14, merge=2, temporal=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +217,11 @@ class SamplingPlan:
     @cached_property
     def hash(self) -> str:
         """Sixteen hex digits over every field: equal plans, equal hash, on every machine."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = asdict(self)
+        for window, named in zip(self.windows, fields["windows"], strict=True):
+            if window.grid.geometry == _UNNAMED:
+                del named["grid"]["geometry"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -174,13 +229,14 @@ class SamplingPlan:
 class FrameChunk:
     """Frames of one chunk, upright RGB at the planned size.
 
-    frames: (T, H, W, C) uint8, T = 2 * num_steps of its span.
+    frames: (T, H, W, C) uint8, of whole temporal patches and whole merged tokens.
     is_damaged marks placeholders, per frame.
     """
 
     plan_hash: str
     window_index: int
     index: int
+    geometry: Geometry
     frames: Tensor = field(repr=False)
     is_damaged: tuple[bool, ...]
 
@@ -190,6 +246,10 @@ class FrameChunk:
             raise ValueError(f"expected (T, H, W, 3) uint8: {frames.shape = } {frames.dtype = }")
         if len(self.is_damaged) != frames.shape[0]:
             raise ValueError(f"{len(self.is_damaged) = } but {frames.shape[0] = }")
+
+    @property
+    def num_steps(self) -> int:
+        return self.geometry.num_steps(len(self.is_damaged))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,10 @@ from PIL import Image
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput
-from pipeline.video.plan import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 from tests.media_factory import Clip, ffmpeg, make, write
+from tests.plans import make_plan
 
 MUTANT_LIMITS = DecodeLimits(max_pixels=4 << 20, stall_s=20.0, wall_s=30.0)
 KEY = "0123456789abcdef" * 2

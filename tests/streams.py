@@ -6,6 +6,7 @@ from pipeline.config import EngineLimits, Sampling
 from pipeline.engine.admission import Engine
 from pipeline.engine.answer import Question
 from pipeline.engine.layout import PromptWindow
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.encoder import VisionEncoder
 from pipeline.types import ChunkSpan, FrameChunk, Grid, TokenChunk, Window
@@ -32,7 +33,7 @@ def window(chunk_sizes: tuple[int, ...], *, index: int = 0) -> Window:
         end_s=6.0,
         frame_pts=tuple(range(2 * STEPS)),
         times_s=tuple(index / 2 for index in range(2 * STEPS)),
-        grid=Grid(STEPS, 2 * ROWS, 2 * COLUMNS),
+        grid=Grid(STEPS, 2 * ROWS, 2 * COLUMNS, GEOMETRY),
         chunks=tuple(spans),
     )
 
@@ -47,6 +48,7 @@ def frame_chunks(shown: PromptWindow, frames: Tensor) -> list[FrameChunk]:
             plan_hash=shown.plan_hash,
             window_index=shown.window.index,
             index=span.index,
+            geometry=GEOMETRY,
             frames=frames[2 * span.start : 2 * span.stop],
             is_damaged=(False,) * (2 * span.num_steps),
         )

@@ -22,7 +22,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "config.json": hub_config(shape),
-        "preprocessor_config.json": preprocessor_config() | limits,
+        "preprocessor_config.json": preprocessor_config(shape.geometry) | limits,
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import ModelConfig, VisionConfig
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.families.qwen2_vl.positions import (
     position_after_video,
@@ -24,7 +25,7 @@ from pipeline.families.qwen2_vl.positions import (
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.weights import load_model
-from pipeline.types import MERGE, PATCH, Grid
+from pipeline.types import Geometry, Grid, Size
 
 Layout = Literal["hub", "nested"]
 
@@ -46,6 +47,7 @@ class Tiny:
     vision_head_dim: int = 20
     layout: Layout = "hub"
     shard_size: str = "1GB"
+    geometry: Geometry = GEOMETRY
 
     @property
     def config(self) -> ModelConfig:
@@ -70,6 +72,7 @@ class Tiny:
                 num_heads=self.vision_heads,
                 mlp_ratio=4,
                 hidden_size=hidden_size,
+                geometry=self.geometry,
             ),
             vision_start_id=self.vocab_size - 5,
             vision_end_id=self.vocab_size - 4,
@@ -158,23 +161,23 @@ def hub_config(shape: Tiny) -> dict[str, Any]:
             "mlp_ratio": config.vision.mlp_ratio,
             "hidden_size": config.vision.hidden_size,
             "in_chans": 3,
-            "patch_size": 14,
-            "spatial_patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
+            "patch_size": shape.geometry.patch,
+            "spatial_patch_size": shape.geometry.patch,
+            "spatial_merge_size": shape.geometry.merge,
+            "temporal_patch_size": shape.geometry.temporal,
         },
     }
 
 
-def preprocessor_config() -> dict[str, Any]:
+def preprocessor_config(geometry: Geometry = GEOMETRY) -> dict[str, Any]:
     """preprocessor_config.json as the hub has it."""
     vision = Tiny().config.vision
     return {
-        "min_pixels": 3136,
-        "max_pixels": 12845056,
-        "patch_size": 14,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
+        "min_pixels": 4 * geometry.pixels_per_token,
+        "max_pixels": 16384 * geometry.pixels_per_token,
+        "patch_size": geometry.patch,
+        "temporal_patch_size": geometry.temporal,
+        "merge_size": geometry.merge,
         "image_mean": list(vision.image_mean),
         "image_std": list(vision.image_std),
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -209,7 +212,9 @@ def write_checkpoint(folder: Path, shape: Tiny) -> Path:
         (folder / "config.json").write_text(json.dumps(hub_config(shape)))
     else:
         _rename_tensors(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor_config()))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(preprocessor_config(shape.geometry))
+    )
     return folder
 
 
@@ -242,7 +247,7 @@ class Scene:
     @staticmethod
     def grid(frames: Tensor) -> Grid:
         num_frames, height, width, _ = frames.shape
-        return Grid((num_frames + 1) // 2, height // PATCH, width // PATCH)
+        return GEOMETRY.grid(GEOMETRY.num_steps(num_frames), Size(height, width))
 
     @staticmethod
     def even(frames: Tensor) -> Tensor:
@@ -315,13 +320,20 @@ class Reference:
 
     def pixels(self, frames: Tensor) -> dict[str, Tensor]:
         """What transformers' processors make of a picture (T = 1) or a video."""
-        transformers = import_transformers()
+        transformers, geometry = import_transformers(), self.shape.geometry
+        cutting = {
+            "patch_size": geometry.patch,
+            "merge_size": geometry.merge,
+            "temporal_patch_size": geometry.temporal,
+        }
         pictures = frames.permute(0, 3, 1, 2)
         if frames.shape[0] == 1:
-            image = transformers.Qwen2VLImageProcessor(do_resize=False)
+            image = transformers.Qwen2VLImageProcessor(do_resize=False, **cutting)
             out = image(pictures[0], return_tensors="pt")
             return {"patches": out["pixel_values"], "grid": out["image_grid_thw"]}
-        video = transformers.Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False)
+        video = transformers.Qwen2VLVideoProcessor(
+            do_resize=False, do_sample_frames=False, **cutting
+        )
         out = video([pictures], return_tensors="pt")
         return {"patches": out["pixel_values_videos"], "grid": out["video_grid_thw"]}
 
@@ -358,7 +370,7 @@ class Reference:
 def random_frames(num_frames: int, rows: int, columns: int, *, seed: int = 0) -> Tensor:
     """(T, H, W, 3) uint8 noise; rows, columns: merged tokens."""
     generator = torch.Generator().manual_seed(seed)
-    side = PATCH * MERGE
+    side = GEOMETRY.factor
     shape = (num_frames, rows * side, columns * side, 3)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 

@@ -20,12 +20,13 @@ from jobs.bench.limits import matmul_seconds, read_bytes_per_second
 from jobs.exits import Exit
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, ConfigError
-from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.model.check import check_model
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item
 from pipeline.store.open import S3_SCHEME
-from pipeline.types import MERGE, SamplingPlan
+from pipeline.types import SamplingPlan
+from pipeline.video.plan import Planner
 from pipeline.video.reader import probe
 
 MAX_SAMPLED = 32
@@ -99,17 +100,14 @@ def sampled(items: Iterable[Item], *, size: int) -> tuple[int, list[Item]]:
 
 def _plans(prepared: Prepared, sample: list[Item]) -> Iterator[SamplingPlan]:
     """The plans of the sampled videos that have one."""
-    pixels = load_preprocessing(prepared.checkpoint)
-    options = prepared.method.options.within(
-        min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels
-    )
+    planner = Planner(family=load_family(prepared.checkpoint), options=prepared.method.options)
     with tempfile.TemporaryDirectory(prefix="vidray-", dir=prepared.job.copies) as folder:
         archive = Archive(s3=prepared.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
         for item in sample:
             try:
                 with archive.open(item) as copy:
                     source = source_of(item, path=Path(copy.path))
-                    yield options.of(source).plan(probe(source), source_id=item.video_id)
+                    yield planner.of(source).plan(probe(source), source_id=item.video_id)
             except BadInput:
                 continue
 
@@ -120,7 +118,8 @@ def _time(prepared: Prepared, profile: Profile, forecast: Forecast) -> str:
         return "not known from here: run it with --limit first, and watch the line"
     torch.set_num_threads(profile.decoders.num_threads)
     model = check_model(prepared.checkpoint)
-    per_token = model.num_language_parameters + MERGE**2 * model.num_vision_parameters
+    patches_per_token = load_family(prepared.checkpoint).geometry.patches_per_token
+    per_token = model.num_language_parameters + patches_per_token * model.num_vision_parameters
     operations_per_s = 2 * SIDE**3 / matmul_seconds([(SIDE, SIDE, SIDE)])
     watch_s = 2 * per_token * forecast.tokens / operations_per_s
     step_s = 4 * model.num_language_parameters / read_bytes_per_second()

@@ -9,8 +9,10 @@ from jobs.bench.clips import make_clip
 from jobs.bench.measure import Row, interleaved, milliseconds
 from jobs.bench.peers import decord_frames, pyav_frames
 from pipeline.config import DecodeLimits
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.types import SamplingPlan
-from pipeline.video.plan import make_plan
+from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 
@@ -83,14 +85,18 @@ def read_all(clip: Path, *, fps: float, start_s: float | None = None) -> int:
     """Read every chunk of the plan and let go of it; returns the number of frames."""
     limits = DecodeLimits(threads=torch.get_num_threads())
     with open_media(Source.of(clip), limits) as media:
-        plan = make_plan(media.info, source_id="bench", fps=fps, start_s=start_s)
+        plan = _planner(fps, start_s).plan(media.info, source_id="bench")
         chunks = (chunk for window in plan.windows for chunk in media.read(plan, window))
         return sum(len(chunk.frames) for chunk in chunks)
 
 
 def _plan(clip: Path, *, fps: float, start_s: float | None = None) -> SamplingPlan:
     with open_media(Source.of(clip)) as media:
-        return make_plan(media.info, source_id="bench", fps=fps, start_s=start_s)
+        return _planner(fps, start_s).plan(media.info, source_id="bench")
+
+
+def _planner(fps: float, start_s: float | None) -> Planner:
+    return Planner(family=QWEN2_VL, options=PlanOptions(fps=fps, start_s=start_s))
 
 
 def _frames_in_clip(clip: Path) -> int:

@@ -10,6 +10,7 @@ from jobs.bench.limits import matmul_seconds
 from jobs.bench.measure import Row, interleaved, milliseconds
 from jobs.bench.peers import transformers_model
 from pipeline.config import ModelConfig, VisionConfig
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.families.qwen2_vl.vision import cut
@@ -18,7 +19,7 @@ from pipeline.model.packed import pack
 from pipeline.model.weights import load_model
 from pipeline.types import Grid
 
-GRID = Grid(4, 18, 32)  # four frame pairs at 252x448
+GRID = Grid(4, 18, 32, GEOMETRY)  # four frame pairs at 252x448
 PREFILL_TOKENS = 1024
 LIMIT_TARGET = 0.7
 PEER_TARGET = 1.1
@@ -125,6 +126,6 @@ def _language_matmuls(config: ModelConfig) -> list[tuple[int, int, int]]:
 def _normalised_patches(frames: Tensor, config: VisionConfig) -> Tensor:
     """Patches as transformers wants them: (N, C * 2 * 14 * 14) float."""
     mean, std = torch.tensor(config.image_mean), torch.tensor(config.image_std)
-    columns = cut((frames / 255 - mean) / std)
+    columns = cut((frames / 255 - mean) / std, GEOMETRY)
     channels_last = columns.unflatten(-1, (2, 14, 14, 3))
     return channels_last.permute(0, 4, 1, 2, 3).flatten(1).contiguous()

@@ -20,18 +20,21 @@ from jobs.bench.measure import Row, interleaved
 from jobs.bench.peers import pyav_frames, transformers_model, transformers_processor
 from pipeline.analyse import analyse
 from pipeline.config import DecodeLimits, Sampling
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.requests import View, make_views
 from pipeline.tasks.tasks import CAPTION_VIDEO, Tasks
 from pipeline.types import SamplingPlan
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 
 DURATION_S = 60
 MAX_PIXELS = 115_000  # 252x448, with room for both sides' rounding
 OPTIONS = PlanOptions(fps=1.0, max_pixels=MAX_PIXELS)
+PLANNER = Planner(family=QWEN2_VL, options=OPTIONS)
 TASKS = Tasks(sampling=Sampling(max_new_tokens=1))
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -123,7 +126,7 @@ def _in_a_row(model: LocalModel, clip: Path, *, num_threads: int | None = None) 
     with _threads(num_threads):
         limits = DecodeLimits(threads=num_threads)
         with _timing(stages, "read"), open_media(Source.of(clip), limits) as media:
-            view = _view(OPTIONS.plan(media.info, source_id="bench"))
+            view = _view(PLANNER.plan(media.info, source_id="bench"))
             frames = list(media.read(view.plan, view.window))
         with _timing(stages, "encode"):
             tokens = [model.encoder.encode([chunk])[0] for chunk in frames]
@@ -163,7 +166,7 @@ class _Transformers:
 
     def __init__(self, checkpoint: Path, clip: Path) -> None:
         with open_media(Source.of(clip)) as media:
-            window = _view(OPTIONS.plan(media.info, source_id="bench")).window
+            window = _view(PLANNER.plan(media.info, source_id="bench")).window
         self.num_tokens = window.grid.num_tokens
         self._clip, self._times_s = clip, window.times_s
         self._model = transformers_model(checkpoint)

@@ -10,10 +10,11 @@ from pipeline.config import Sampling
 from pipeline.engine.answer import Question
 from pipeline.engine.layout import PromptWindow
 from pipeline.families.qwen2_vl.chat import Medium
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.local import LocalModel
-from pipeline.types import TEMPORAL, ChunkSpan, FrameChunk, Grid, Window
+from pipeline.types import ChunkSpan, FrameChunk, Grid, Window
 
-GRID = Grid(8, 18, 32)  # 16 frames at 252x448, as of 8 s at 2 fps
+GRID = Grid(8, 18, 32, GEOMETRY)  # 16 frames at 252x448, as of 8 s at 2 fps
 STEPS_PER_CHUNK = 2
 NUM_QUESTIONS = 10
 
@@ -53,7 +54,7 @@ def _watch_and_ask(model: LocalModel, questions: list[Question]) -> None:
 
 
 def _window() -> Window:
-    num_frames = GRID.t * TEMPORAL
+    num_frames = GRID.num_frames
     starts = range(0, GRID.t, STEPS_PER_CHUNK)
     return Window(
         index=0,
@@ -69,12 +70,13 @@ def _window() -> Window:
 
 
 def _frames(span: ChunkSpan) -> FrameChunk:
-    num_frames, size = span.num_steps * TEMPORAL, GRID.size
+    num_frames, size = span.num_steps * GEOMETRY.temporal, GRID.size
     shape = (num_frames, size.height, size.width, 3)
     return FrameChunk(
         plan_hash="",
         window_index=0,
         index=span.index,
+        geometry=GEOMETRY,
         frames=torch.randint(0, 256, shape, dtype=torch.uint8),
         is_damaged=(False,) * num_frames,
     )

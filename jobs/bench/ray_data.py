@@ -27,8 +27,8 @@ from pipeline.engine.generation import Turn
 from pipeline.engine.step import step
 from pipeline.engine.stream import Stream
 from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.families.qwen2_vl.generation_config import load_generation
-from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed import pack
 from pipeline.model.tokenizer import Tokenizer
@@ -36,8 +36,9 @@ from pipeline.model.weights import load_model
 from pipeline.prompts import Prompts
 from pipeline.tasks.requests import View, make_views
 from pipeline.tasks.tasks import Tasks
-from pipeline.types import TEMPORAL, FrameChunk, TokenChunk
+from pipeline.types import FrameChunk, TokenChunk
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 
@@ -61,15 +62,14 @@ class Twin:
         """Rows of path, window_index, answers, started_s: when the video began to be read."""
         _set_up()
         profile, folder = self.profile, self.checkpoint
-        pixels = load_preprocessing(folder)
-        options = self.options.within(min_pixels=pixels.min_pixels, max_pixels=pixels.max_pixels)
+        planner = Planner(family=load_family(folder), options=self.options)
         paths = [{"path": str(clip)} for clip in clips]
         num_readers = profile.readers.num_actors * profile.readers.videos_per_actor
         return (
             ray.data.from_items(paths, override_num_blocks=len(paths))
             .map_batches(
                 Read,
-                fn_constructor_args=(options, self.tasks),
+                fn_constructor_args=(planner, self.tasks),
                 batch_size=1,
                 compute=ActorPoolStrategy(size=num_readers),
                 num_cpus=profile.readers.num_cpus / num_readers,
@@ -100,14 +100,14 @@ class Twin:
 class Read:
     """A video in, a row per window out as soon as it is decoded."""
 
-    def __init__(self, options: PlanOptions, tasks: Tasks) -> None:
-        self._options, self._tasks = options, tasks
+    def __init__(self, planner: Planner, tasks: Tasks) -> None:
+        self._planner, self._tasks = planner, tasks
 
     def __call__(self, batch: Batch) -> Iterator[Batch]:
         started_s = time.monotonic()
         (path,) = batch["path"]
         with open_media(Source.of(path)) as media:
-            plan = self._options.plan(media.info, source_id=path)
+            plan = self._planner.plan(media.info, source_id=path)
             for view in make_views(plan, self._tasks, still_at=lambda _: plan):
                 frames = torch.cat([chunk.frames for chunk in media.read(plan, view.window)])
                 yield {
@@ -185,13 +185,16 @@ class Decode:
 
 
 def _frame_chunks(view: View, frames: Any) -> list[FrameChunk]:
+    geometry = view.window.grid.geometry
+    temporal = geometry.temporal
     return [
         FrameChunk(
             plan_hash=view.plan.hash,
             window_index=view.window.index,
             index=span.index,
-            frames=torch.from_numpy(frames[span.start * TEMPORAL : span.stop * TEMPORAL].copy()),
-            is_damaged=(False,) * (span.num_steps * TEMPORAL),
+            geometry=geometry,
+            frames=torch.from_numpy(frames[span.start * temporal : span.stop * temporal].copy()),
+            is_damaged=(False,) * (span.num_steps * temporal),
         )
         for span in view.window.chunks
     ]

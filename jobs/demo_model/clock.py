@@ -18,7 +18,6 @@ from jobs.demo_model.packed import Passed
 from jobs.demo_model.shape import initialise
 from jobs.demo_model.targets import IGNORE, TokenTargets
 from jobs.demo_model.world import COLOURS, DIRECTIONS, KINDS
-from pipeline.types import MERGE
 
 MAX_STEPS = 10
 NUM_NAMES = len(COLOURS) * len(KINDS)
@@ -90,7 +89,7 @@ class Clock(nn.Module):
         if not on.any():
             return torch.zeros(())
         said = self.origins(passed.video(ORIGIN_LAYER, batch.grid)[on]).squeeze(-1)
-        wanted = first_x(batch.targets, batch.grid.t, batch.grid.w // MERGE)
+        wanted = first_x(batch.targets, batch.grid.t, batch.grid.columns)
         return F.smooth_l1_loss(said, torch.from_numpy(wanted)[on], beta=0.2)
 
     def _motion(self, passed: Passed, batch: ClipBatch, spoken: Gazes) -> Tensor:

@@ -9,8 +9,9 @@ from jobs.demo_model.degrade import degrade
 from jobs.demo_model.render import render
 from jobs.demo_model.targets import CELL, TokenTargets, token_targets
 from jobs.demo_model.world import random_scene
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
+from pipeline.families.qwen2_vl.sizes import PixelRange, bounded_resize
 from pipeline.types import Size
-from pipeline.video.sizes import PixelRange, bounded_resize
 
 MAX_PIXELS = 40 * CELL**2  # of the checkpoint's preprocessor_config
 MIN_PIXELS = 20 * CELL**2
@@ -31,7 +32,8 @@ def random_size(rng: Generator) -> tuple[Size, float]:
     longest = rng.uniform(128 * max(aspect, 1 / aspect), 640)
     width, height = longest * min(aspect, 1.0), longest * min(1 / aspect, 1.0)
     source = Size(round(height), round(width))
-    return bounded_resize(source, PixelRange(MIN_PIXELS, MAX_PIXELS)), width / height
+    area = PixelRange(MIN_PIXELS, MAX_PIXELS)
+    return bounded_resize(source, area, factor=GEOMETRY.factor), width / height
 
 
 def make_pairs(

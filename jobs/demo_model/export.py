@@ -12,7 +12,6 @@ from jobs.demo_model.dataset import MAX_PIXELS, MIN_PIXELS
 from pipeline.config import ModelConfig
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.types import MERGE, PATCH, TEMPORAL
 
 STORED = torch.float16  # half the bytes; the values are small and keep three digits
 
@@ -76,9 +75,9 @@ def hub_config(config: ModelConfig) -> dict[str, Any]:
             "mlp_ratio": vision.mlp_ratio,
             "hidden_size": vision.hidden_size,
             "in_channels": vision.in_channels,
-            "patch_size": PATCH,
-            "temporal_patch_size": TEMPORAL,
-            "spatial_merge_size": MERGE,
+            "patch_size": config.vision.geometry.patch,
+            "temporal_patch_size": config.vision.geometry.temporal,
+            "spatial_merge_size": config.vision.geometry.merge,
             "hidden_act": "quick_gelu",
         },
     }
@@ -90,9 +89,9 @@ def hub_preprocessor(config: ModelConfig) -> dict[str, Any]:
         "image_processor_type": "Qwen2VLImageProcessor",
         "min_pixels": MIN_PIXELS,
         "max_pixels": MAX_PIXELS,
-        "patch_size": PATCH,
-        "temporal_patch_size": TEMPORAL,
-        "merge_size": MERGE,
+        "patch_size": config.vision.geometry.patch,
+        "temporal_patch_size": config.vision.geometry.temporal,
+        "merge_size": config.vision.geometry.merge,
         "image_mean": list(config.vision.image_mean),
         "image_std": list(config.vision.image_std),
     }

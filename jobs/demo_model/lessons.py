@@ -20,8 +20,9 @@ from jobs.demo_model.targets import CELL, TokenTargets, token_targets
 from jobs.demo_model.vocabulary import encode_marked
 from jobs.demo_model.world import Scene, random_scene
 from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.types import PATCH, Grid
+from pipeline.types import Grid
 
 STEPS_PER_BATCH = 20  # temporal patches, whatever the clips' length
 MAX_CLIPS = 10
@@ -96,7 +97,7 @@ def make_clips(
         targets.append(TokenTargets.join(steps))
         questions = draw_questions(scene, rng, is_still=is_still)
         asked.append([encoder.segment(question) for question in questions])
-    grid = Grid(num_steps, size.height // PATCH, size.width // PATCH)
+    grid = GEOMETRY.grid(num_steps, size)
     pictures = np.stack(frames) if is_drawn else np.empty(0, np.uint8)
     return ClipBatch(grid, pictures, TokenTargets.stack(targets), asked)
 

@@ -19,7 +19,7 @@ from pipeline.families.qwen2_vl.chat import ChatLayout, Medium
 from pipeline.families.qwen2_vl.positions import video_positions
 from pipeline.model.language import LanguageModel
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.types import MERGE, Grid
+from pipeline.types import Grid
 
 PLACES = 0.3  # weight of the auxiliary losses beside the answers'
 MAX_SIDE = 12  # merged tokens
@@ -151,7 +151,7 @@ class Teacher(nn.Module):
 
     def _places(self, passed: Passed, grid: Grid) -> Tensor:
         """Where a token stands, and how large the grid is: what boxes are computed from."""
-        rows, columns = grid.h // MERGE, grid.w // MERGE
+        rows, columns = grid.rows, grid.columns
         video = passed.video(PLACE_LAYER, grid)
         row_scores, column_scores = self.place(video).chunk(2, dim=-1)
         row = torch.arange(rows).repeat_interleave(columns).repeat(len(video) * grid.t)
@@ -185,7 +185,7 @@ class Teacher(nn.Module):
 
     def _edges(self, passed: Passed, batch: ClipBatch) -> Tensor:
         """Mean error of edges counted from the picture's corner, in tokens: place plus offset."""
-        rows, columns = batch.grid.h // MERGE, batch.grid.w // MERGE
+        rows, columns = batch.grid.rows, batch.grid.columns
         row = torch.arange(rows).repeat_interleave(columns).repeat(batch.grid.t) + 0.5
         column = torch.arange(columns).repeat(batch.grid.t * rows) + 0.5
         centre = torch.stack((column, row, column, row), dim=-1)  # (M, 4)

@@ -1,6 +1,7 @@
 """A few small frames of each video for the page: read again from the source, in the sandbox."""
 
 import io
+import math
 import os
 import tempfile
 
@@ -16,22 +17,13 @@ from pipeline.store.objects import source_changed
 from pipeline.store.open import S3_SCHEME
 from pipeline.store.s3_config import S3Config
 from pipeline.tasks.records import Record
-from pipeline.types import (
-    PATCH,
-    TEMPORAL,
-    ChunkSpan,
-    Grid,
-    MediaInfo,
-    SamplingPlan,
-    Size,
-    Window,
-)
+from pipeline.types import ChunkSpan, Geometry, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.reader import open_media
-from pipeline.video.sizes import PixelRange, bounded_resize
 from pipeline.video.source import Source
 
 FRAMES = 6  # of one video
 PIXELS = 224 * 140  # of one frame
+GEOMETRY = Geometry(patch=1, merge=1, temporal=1)  # for people: nothing is cut or doubled
 JPEG_QUALITY = 72
 
 
@@ -58,7 +50,7 @@ class Strips:
                 frames = [frame for chunk in chunks for frame in chunk.frames.numpy()]
         return [
             Still(time_s=time_s, jpeg=_jpeg(frame))
-            for time_s, frame in zip(times_s, frames, strict=False)  # an odd one was doubled
+            for time_s, frame in zip(times_s, frames, strict=True)
         ]
 
 
@@ -77,17 +69,14 @@ def _plan(media: MediaInfo, times_s: list[float]) -> SamplingPlan:
     stamps_s = (media.pts - media.pts[0]) * (media.time_base_num / media.time_base_den)
     places = np.searchsorted(stamps_s, np.array(times_s) + 1e-6, side="right") - 1
     pts = media.pts[np.maximum(places, 0)].tolist()
-    num_steps = -(-len(pts) // TEMPORAL)
-    padding = num_steps * TEMPORAL - len(pts)
-    size = bounded_resize(Size(media.height, media.width), PixelRange(0, PIXELS))
     window = Window(
         index=0,
         start_s=0.0,
         end_s=media.duration_s,
-        frame_pts=(*pts, *pts[-1:] * padding),
-        times_s=(*times_s, *times_s[-1:] * padding),
-        grid=Grid(num_steps, size.height // PATCH, size.width // PATCH),
-        chunks=(ChunkSpan(0, 0, num_steps),),
+        frame_pts=tuple(pts),
+        times_s=tuple(times_s),
+        grid=GEOMETRY.grid(len(pts), _small(media)),
+        chunks=(ChunkSpan(0, 0, len(pts)),),
     )
     return SamplingPlan(
         source_id="report",
@@ -101,6 +90,12 @@ def _plan(media: MediaInfo, times_s: list[float]) -> SamplingPlan:
         time_base_den=media.time_base_den,
         windows=(window,),
     )
+
+
+def _small(media: MediaInfo) -> Size:
+    """The picture's own shape, in PIXELS at most."""
+    scale = min(1.0, math.sqrt(PIXELS / (media.width * media.height)))
+    return Size(max(1, int(media.height * scale)), max(1, int(media.width * scale)))
 
 
 def _jpeg(frame: NDArray[np.uint8]) -> bytes:

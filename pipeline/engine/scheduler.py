@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.engine.order import LeastLeftFirst
 from pipeline.types import TokenChunk
-from pipeline.video.budget import CHUNK_TOKENS
+from pipeline.video.windows import CHUNK_TOKENS
 
 # Video tokens in one step. A full chunk keeps the replica busy alone; more only keep words waiting.
 MAX_PREFILL_TOKENS = CHUNK_TOKENS

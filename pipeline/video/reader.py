@@ -12,7 +12,7 @@ from torch import Tensor, from_numpy
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
-from pipeline.types import TEMPORAL, FrameChunk, MediaInfo, SamplingPlan, Size, Window
+from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
 from pipeline.video.frames import fill_gaps, resize, upright
 from pipeline.video.sandbox import Child
@@ -82,15 +82,19 @@ class Media:
         if not np.isin(stamps, self.info.pts).all():
             raise ValueError(f"window {window.index} wants frames that this video does not have")
         how = _How(reader=reader, seek=seek, num_children=children)
+        geometry = window.grid.geometry
         with closing(self._wanted(stamps, how, size=window.grid.size)) as wanted:
             frames = fill_gaps(wanted)
             shown = _repeated(window.frame_pts, frames)
             for span in window.chunks:
-                pictures, damage = zip(*islice(shown, TEMPORAL * span.num_steps), strict=True)
+                pictures, damage = zip(
+                    *islice(shown, geometry.temporal * span.num_steps), strict=True
+                )
                 yield FrameChunk(
                     plan_hash=plan.hash,
                     window_index=window.index,
                     index=span.index,
+                    geometry=geometry,
                     # By numpy, on one thread: torch's would wait for cores that decode.
                     frames=from_numpy(np.stack([picture.numpy() for picture in pictures])),
                     is_damaged=damage,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.types import TEMPORAL, MediaInfo
+from pipeline.types import MediaInfo
 
 # A stamp is its frame's time rounded to a tick: one that is late by half a tick is on time.
 # Where ticks are whole frames (1/25 s) the stamps are exact and half a tick would be a lie.
@@ -32,11 +32,12 @@ class Samples:
     pts: tuple[int, ...]
     times_s: tuple[float, ...]
 
-    def padded(self) -> "Samples":
-        """Repeat the last frame if the count is odd: two frames make a temporal patch."""
-        if len(self.pts) % TEMPORAL == 0:
-            return self
-        return Samples((*self.pts, self.pts[-1]), (*self.times_s, self.times_s[-1]))
+    def padded(self, temporal: int) -> "Samples":
+        """Repeat the last frame until so many make whole temporal patches."""
+        missing = -len(self.pts) % temporal
+        return Samples(
+            self.pts + self.pts[-1:] * missing, self.times_s + self.times_s[-1:] * missing
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Cuts frames into windows, and windows into the chunks that travel through the pipeline."""
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.types import PATCH, TEMPORAL, ChunkSpan, Grid, Size, Window
+from pipeline.types import ChunkSpan, Geometry, Size, Window
 from pipeline.video.timeline import Samples
 
+CHUNK_TOKENS = 1024  # that travel together, about
 # Stages work side by side only if there is something to hand over: short clips are cut finer, but
 # not so fine that handing over takes longer than the work: 256 tokens are 1.4 TFLOP of the tower,
 # by arithmetic some 5 ms of a large GPU, and a hand-over is a few messages of about a millisecond.
@@ -51,21 +52,24 @@ def cut_windows(
     samples: Samples,
     size: Size,
     *,
+    geometry: Geometry,
     start_s: float,
     end_s: float,
-    max_steps: int,
+    max_steps: int | None,
     overlap_steps: int,
     chunk_tokens: int,
 ) -> tuple[Window, ...]:
-    """Make the windows of an even number of frames; each lasts until the frame after its last."""
-    spans = window_spans(
-        len(samples.pts) // TEMPORAL, max_steps=max_steps, overlap_steps=overlap_steps
-    )
+    """Make the windows of padded samples; each lasts until the frame after its last.
+
+    max_steps: temporal patches of one window; None is one window for all.
+    """
+    temporal, num_steps = geometry.temporal, geometry.num_steps(len(samples.pts))
+    spans = window_spans(num_steps, max_steps=max_steps or num_steps, overlap_steps=overlap_steps)
     bounds_s = (start_s, *samples.times_s[1:], end_s)
     windows = []
     for index, span in enumerate(spans):
-        first, stop = span.start * TEMPORAL, span.stop * TEMPORAL
-        grid = Grid(len(span), size.height // PATCH, size.width // PATCH)
+        first, stop = span.start * temporal, span.stop * temporal
+        grid = geometry.grid(len(span), size)
         windows.append(
             Window(
                 index=index,

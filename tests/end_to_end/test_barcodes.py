@@ -10,11 +10,11 @@ import torch
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
-from pipeline.video.plan import make_plan
 from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.schedule import Seek
 from pipeline.video.source import Source
 from tests.media_factory import Clip, ffmpeg, make, read_barcode
+from tests.plans import make_plan
 
 GAPS_MS = (10, 500, 33, 33, 40, 700, 15, 15, 2000, 33, 33, 33, 120, 400, 33, 33, 10, 10, 10, 900)
 UNEVEN = {"times": (0, *np.cumsum(GAPS_MS).tolist()), "ticks": 1000}

@@ -15,11 +15,11 @@ import pytest
 from pipeline.config import MIB, DecodeLimits
 from pipeline.errors import BadInput, FailureCode
 from pipeline.video import zygote
-from pipeline.video.plan import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source, identity
 from tests.hostile import CASES, Case, outcome
 from tests.media_factory import Clip, ffmpeg, make
+from tests.plans import make_plan
 
 GRACE_S = 20.0  # on a busy machine; a child starts in 0.15 s on an idle one
 

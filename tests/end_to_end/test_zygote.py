@@ -14,18 +14,18 @@ import pytest
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
-from pipeline.video.plan import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 from pipeline.video.zygote import stop_zygote
 from tests.hostile import outcome
 from tests.media_factory import Clip, make
+from tests.plans import make_plan
 
 DEADLINE_S = 60.0
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.video.plan import make_plan
+from tests.plans import make_plan
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 with open_media(Source.of(Path(sys.argv[1]))):

@@ -13,13 +13,14 @@ from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices
 from pipeline.engine.stream import Stream
 from pipeline.errors import BadInput, FailureCode
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.flow import EncodedChunk, Moved, Planned, Words
 from pipeline.local import CHUNKS_AHEAD, LocalFlow, LocalModel, LocalStream, LocalVideo
 from pipeline.stint import Place
 from pipeline.tasks.records import from_json, from_table, to_json, to_table
 from pipeline.tasks.tasks import Ask, Ground, Tasks
-from pipeline.types import FACTOR
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
 from tests.media_factory import CHUNKED, Clip, make
@@ -212,7 +213,7 @@ def test_one_question_that_cannot_be_asked_leaves_the_others(model, clip):
 )
 def test_the_still_at_a_time_is_the_frame_a_player_shows_then(clip, time_s, frame):
     media = probe(Source.of(clip))
-    plan = PlanOptions().plan_still(media, time_s, source_id="x")
+    plan = Planner(family=QWEN2_VL).plan_still(media, time_s, source_id="x")
     (window,) = plan.windows
     assert set(window.frame_pts) == {int(media.pts[frame])}
     assert plan.is_still
@@ -227,10 +228,11 @@ def test_a_checkpoint_of_small_pictures_is_shown_small_pictures(model, clip):
     ("options", "max_pixels", "expected"),
     [
         (PlanOptions(), None, None),
-        (PlanOptions(), 16384 * FACTOR**2, None),  # Qwen2-VL's own: the preset decides
-        (PlanOptions(), 40 * FACTOR**2, 40 * FACTOR**2),
-        (PlanOptions(max_pixels=9 * FACTOR**2), 40 * FACTOR**2, 9 * FACTOR**2),
+        (PlanOptions(), 16384 * 784, None),  # Qwen2-VL's own: the preset decides
+        (PlanOptions(), 40 * 784, 40 * 784),
+        (PlanOptions(max_pixels=9 * 784), 40 * 784, 9 * 784),
     ],
 )
 def test_only_limits_below_qwens_replace_the_presets(options, max_pixels, expected):
-    assert options.within(min_pixels=None, max_pixels=max_pixels).max_pixels == expected
+    family = replace(QWEN2_VL, max_pixels=max_pixels)
+    assert family.budget(options).max_pixels == expected

@@ -13,11 +13,13 @@ from jobs.bench.measure import medians
 from jobs.bench.ray_data import Decode, Encode, Read
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make
 from tests.tiny_folder import MAX_PIXELS, write_folder
@@ -39,7 +41,8 @@ def test_the_ray_data_twin_writes_the_words_of_the_flow(tmp_path: Path) -> None:
         make(tmp_path, Clip(num_frames=num_frames, fps=12), f"clip-{num_frames}")
         for num_frames in (48, 96)
     ]
-    batch = _gathered([next(Read(OPTIONS, TASKS)({"path": [str(clip)]})) for clip in clips])
+    planner = Planner(family=load_family(checkpoint), options=OPTIONS)
+    batch = _gathered([next(Read(planner, TASKS)({"path": [str(clip)]})) for clip in clips])
     written = Decode(checkpoint, Profile())(Encode(checkpoint, 1)(batch))
     assert written["answers"] == [_words_of_the_flow(checkpoint, clip) for clip in clips]
 

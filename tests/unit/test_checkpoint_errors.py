@@ -259,7 +259,9 @@ def _edit_config(folder: Path, changes: dict[str, Any]) -> None:
         ({"num_attention_heads": 3}, "divide by num_attention_heads"),
         ({"head_dim": 99}, "head_dim 99"),
         ({"vision_config": None}, "vision_config"),
-        ({"vision_config.patch_size": 16}, "vision patch_size is 16"),
+        ({"vision_config.patch_size": 16}, "patch_size must be 16, got 14"),  # preprocessor_config
+        ({"vision_config.patch_size": 0}, "patch_size: Input should be greater"),
+        ({"vision_config.spatial_merge_size": 17}, "spatial_merge_size: Input should be less"),
         ({"vision_config.hidden_size": 65}, "vision hidden_size is 65"),
         ({"vision_config.num_heads": 3}, "vision embed_dim must divide"),
         ({"video_token_id": 301}, "stay below vocab_size 301"),

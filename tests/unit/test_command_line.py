@@ -24,10 +24,11 @@ from jobs.workplace import Workplace
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import ConfigError, FailureCode
+from pipeline.families.qwen2_vl.family import QWEN2_VL
 from pipeline.flow import Moved, Planned
 from pipeline.stint import Place
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
-from pipeline.video.options import PlanOptions
+from pipeline.video.plan import Planner
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make, read_barcode
@@ -258,7 +259,7 @@ def test_a_display_shows_rates_and_starts_anew_with_a_video_that_does(clip):
     text = io.StringIO()
     place = Place.here("reader")
     stint = place.stint("read", time.monotonic() - 1, num_frames=8, num_bytes=3 << 20)
-    plan = PlanOptions().plan(media, source_id="e")
+    plan = Planner(family=QWEN2_VL).plan(media, source_id="e")
     with LiveDisplay(_terminal(text)) as display:
         display.begin("a.mp4")
         for _ in range(2):  # a lost actor starts the video again

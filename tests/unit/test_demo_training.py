@@ -23,6 +23,7 @@ from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
 from jobs.demo_model.vision_stage import VisionLearner
 from jobs.demo_model.vocabulary import load_tokenizer
 from jobs.demo_model.world import random_scene
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.positions import (
     position_after_video,
     text_positions,
@@ -31,7 +32,6 @@ from pipeline.families.qwen2_vl.positions import (
 from pipeline.model.language import Segment
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
-from pipeline.types import MERGE, TEMPORAL
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def clips(tokenizer):
         make_clips(0, i, tokenizer_json=tokenizer.json, longest=((0, 2),))
         for i in itertools.count()
     )
-    batch = next(b for b in batches if b.frames.shape[1] > TEMPORAL)
+    batch = next(b for b in batches if b.frames.shape[1] > GEOMETRY.temporal)
     batch.frames, batch.asked, batch.targets = (
         batch.frames[:3],
         batch.asked[:3],
@@ -238,5 +238,5 @@ def test_overlap(one, other, expected):
 
 def test_grids_of_training_are_grids_of_the_plan(clips):
     _, _, height, width, _ = clips.frames.shape
-    assert height % (14 * MERGE) == width % (14 * MERGE) == 0
+    assert height % GEOMETRY.factor == width % GEOMETRY.factor == 0
     assert 20 <= height * width / 784 <= 40

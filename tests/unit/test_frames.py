@@ -13,12 +13,12 @@ from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
 from pipeline.types import Size
 from pipeline.video.frames import fill_gaps, orientation, resize, upright
-from pipeline.video.plan import make_plan
 from pipeline.video.reader import Media, Reader, open_media
 from pipeline.video.schedule import Seek, schedule
 from pipeline.video.source import Source
 from pipeline.video.wire import FROM_START
 from tests.media_factory import Clip, make, read_barcode
+from tests.plans import make_plan
 from tests.tiny_model import import_transformers
 
 

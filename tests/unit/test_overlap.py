@@ -17,13 +17,13 @@ from actors.pool import Pools
 from actors.profile import DecoderPool, Profile
 from pipeline.analyse import analyse
 from pipeline.config import DecodeLimits, Sampling
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.flow import Event, Moved, Words
 from pipeline.stint import Place
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
-from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.options import PlanOptions
-from pipeline.video.plan import make_plan
+from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 from tests.local_actors import LocalHandle, plain
 from tests.media_factory import Clip, make
@@ -33,15 +33,6 @@ from tests.virtual_time import VirtualLoop, run_virtually
 NUM_CHUNKS = 24
 STEP_BYTES = 2 * 56 * 56 * 3 + 4 * 64 * 4  # of a chunk: two frames, four tokens
 TASKS = Tasks(caption=None, asks=(Ask(question="Why?"),), sampling=Sampling(max_new_tokens=1))
-
-
-class OneStepChunks(PlanOptions):
-    """Every temporal patch is a chunk."""
-
-    def plan(self, media: MediaInfo, *, source_id: str) -> SamplingPlan:
-        return make_plan(
-            media, source_id=source_id, fps=self.fps, max_pixels=self.max_pixels, chunk_tokens=1
-        )
 
 
 @dataclass
@@ -119,7 +110,9 @@ def new_flow(checkpoint: Path, profile: Profile) -> RayFlow:
         Pools(*((LocalHandle(actor),) for actor in actors)),
         checkpoint,
         owner="host",
-        options=OneStepChunks(fps=8.0),
+        planner=Planner(
+            family=load_family(checkpoint), options=PlanOptions(fps=8.0), chunk_tokens=1
+        ),
         profile=profile,
     )
 

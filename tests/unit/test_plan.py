@@ -12,12 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadInput, ConfigError, FailureCode
-from pipeline.types import FACTOR, MediaInfo, SamplingPlan, Size
-from pipeline.video.plan import PRESET_NAMES, make_plan
-from pipeline.video.presets import linspace_indexes, stride_indexes, truncated_indexes
-from pipeline.video.sizes import PixelRange, bounded_resize, least_size, smart_resize
+from pipeline.families.qwen2_vl.family import PRESET_NAMES
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
+from pipeline.families.qwen2_vl.presets import (
+    linspace_indexes,
+    stride_indexes,
+    truncated_indexes,
+)
+from pipeline.families.qwen2_vl.sizes import (
+    PixelRange,
+    TokenRange,
+    bounded_resize,
+    least_size,
+    smart_resize,
+)
+from pipeline.types import MediaInfo, SamplingPlan, Size
+from tests.plans import make_plan
 
 LIMIT = 16_384
+FACTOR = 28
 
 
 def media_at(
@@ -153,7 +166,7 @@ def test_a_smaller_window_and_any_pixel_range_hold_too(
         "min_pixels": min(min_pixels, max_pixels),
         "max_pixels": max_pixels,
     }
-    least = least_size(Size(height=height, width=width), options["min_pixels"])
+    least = least_size(Size(height=height, width=width), options["min_pixels"], factor=FACTOR)
     if least.num_pixels > max_window_tokens * 784:
         assert code_of(media, **options) is FailureCode.TOKEN_BUDGET
         return
@@ -246,15 +259,20 @@ SIZES = [  # size, pixel range -> transformers 5.23 (ran once), qwen-vl-utils (c
 def test_sizes_equal_the_front_ends_own(source, area, transformers, qwen_vl_utils):
     size = Size(width=source[0], height=source[1])
     for least_side, expected in ((0, transformers), (FACTOR, qwen_vl_utils)):
-        resized = smart_resize(size, PixelRange(*area), least_side=least_side)
+        resized = smart_resize(size, PixelRange(*area), factor=FACTOR, least_side=least_side)
         assert (resized.width, resized.height) == expected
 
 
+def clamped(size: Size, area: PixelRange) -> Size:
+    """As qwen-vl-utils resizes."""
+    return smart_resize(size, area, factor=FACTOR, least_side=FACTOR)
+
+
 def test_a_size_within_the_limit_is_the_reference_size():
-    area = PixelRange.of_tokens(128, 768)
+    area = TokenRange(128, 768).pixels(GEOMETRY)
     for width, height in [(640, 360), (1920, 1080), (64, 48), (1079, 1921)]:
         size = Size(width=width, height=height)
-        assert bounded_resize(size, area) == smart_resize(size, area, least_side=FACTOR)
+        assert bounded_resize(size, area, factor=FACTOR) == clamped(size, area)
 
 
 BREAKS_THE_REFERENCE = [  # width, height, seconds: smart_resize alone would exceed 16,384 tokens
@@ -268,8 +286,8 @@ BREAKS_THE_REFERENCE = [  # width, height, seconds: smart_resize alone would exc
 def test_the_limit_holds_where_the_plain_resize_breaks_it(width, height, seconds):
     plan = plan_of(video(width, height, seconds))
     share = LIMIT / (plan.num_frames // 2)
-    area = PixelRange.of_tokens(min(128, share), min(768, share))
-    plain = smart_resize(Size(width=width, height=height), area, least_side=FACTOR)
+    area = TokenRange(min(128, share), min(768, share)).pixels(GEOMETRY)
+    plain = clamped(Size(width=width, height=height), area)
     assert plain.num_pixels // 784 * (plan.num_frames // 2) > LIMIT
     assert plan.num_tokens <= LIMIT
 
@@ -541,8 +559,6 @@ BAD_OPTIONS = [
     {"min_pixels": 0},
     {"min_pixels": 2000, "max_pixels": 1000},
     {"max_pixels": 783},
-    {"max_frames": 1},
-    {"max_frames": 1_000_001},
     {"max_window_tokens": 0},
     {"max_window_tokens": LIMIT + 1},
     {"chunk_tokens": 0},
@@ -577,8 +593,29 @@ def test_chunks_near_the_target_and_several_even_in_a_short_clip(
     assert [span.num_steps for span in window.chunks] == steps
 
 
-def test_the_hash_is_the_same_on_every_machine():
-    assert plan_of(video(seconds=4)).hash == "4fcb1be80dc4c940"
+HASHES = [  # of plans made before a grid knew its geometry
+    ("4fcb1be80dc4c940", video(seconds=4), {}),
+    ("e0d44dcfa271fc29", video(1920, 1080, 3600, 25), {}),
+    ("46d5afd276b86ec9", video(1280, 720, 60), {"long": "windows", "overlap_s": 4.0}),
+    (
+        "a1f90be0aa1e3c4f",
+        video(seconds=60),
+        {"start_s": 10.0, "end_s": 20.0, "max_pixels": 200 * 784},
+    ),
+    ("c2416338d71a45c0", video(seconds=30), {"preset": "qwen-vl-utils-0.0.8"}),
+    ("6133a12646e90902", video(seconds=30), {"preset": "qwen-vl-utils-0.0.14"}),
+    ("25ccf2a6ac417efb", video(seconds=30), {"preset": "hf5"}),
+    ("20790a95df26947e", video(seconds=30), {"preset": "vllm"}),
+    ("70c3a2dc0a5484cc", still(225, 301), {}),
+    ("bf2fda21758586a7", still(4000, 3000), {"preset": "hf5"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("expected", "media", "options"), HASHES, ids=lambda value: str(value)[:16]
+)
+def test_the_hash_is_the_same_on_every_machine_and_in_every_version(expected, media, options):
+    assert plan_of(media, **options).hash == expected
 
 
 def test_the_hash_changes_with_anything_that_changes_the_plan():

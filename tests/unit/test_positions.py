@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.positions import (
     multimodal_rotary,
     position_after_video,
@@ -27,7 +28,7 @@ def test_text_stands_on_all_three_axes_together() -> None:
 
 
 def test_a_video_spreads_over_time_height_and_width() -> None:
-    positions = video_positions(5, Grid(2, 4, 6))
+    positions = video_positions(5, Grid(2, 4, 6, GEOMETRY))
     assert positions.tolist() == [
         [5, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6],
         [5, 5, 5, 6, 6, 6, 5, 5, 5, 6, 6, 6],
@@ -38,9 +39,12 @@ def test_a_video_spreads_over_time_height_and_width() -> None:
 @pytest.mark.parametrize(
     ("grid", "after"),
     [
-        (Grid(3, 4, 4), 13),  # time is longest: the paper's figure 3, a video of 3 x 2 x 2
-        (Grid(1, 8, 4), 14),  # height
-        (Grid(2, 4, 10), 15),  # width
+        (
+            Grid(3, 4, 4, GEOMETRY),
+            13,
+        ),  # time is longest: the paper's figure 3, a video of 3 x 2 x 2
+        (Grid(1, 8, 4, GEOMETRY), 14),  # height
+        (Grid(2, 4, 10, GEOMETRY), 15),  # width
     ],
 )
 def test_text_after_a_video_starts_one_past_the_largest_axis(grid: Grid, after: int) -> None:
@@ -49,7 +53,7 @@ def test_text_after_a_video_starts_one_past_the_largest_axis(grid: Grid, after: 
 
 @pytest.mark.parametrize("cuts", [(0, 7), (0, 1, 7), (0, 3, 4, 7), tuple(range(8))])
 def test_chunks_of_a_video_stand_where_the_whole_does(cuts: tuple[int, ...]) -> None:
-    grid = Grid(7, 4, 6)
+    grid = Grid(7, 4, 6, GEOMETRY)
     spans = [ChunkSpan(i, *pair) for i, pair in enumerate(zip(cuts, cuts[1:], strict=False))]
     chunks = [video_positions(11, grid, span=span) for span in spans]
     assert torch.equal(torch.cat(chunks, dim=1), video_positions(11, grid))
@@ -58,7 +62,7 @@ def test_chunks_of_a_video_stand_where_the_whole_does(cuts: tuple[int, ...]) -> 
 @pytest.mark.parametrize("span", [(-1, 2), (2, 2), (3, 9)])
 def test_a_chunk_outside_its_video_is_refused(span: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="are not in"):
-        video_positions(0, Grid(8, 4, 4), span=ChunkSpan(0, *span))
+        video_positions(0, Grid(8, 4, 4, GEOMETRY), span=ChunkSpan(0, *span))
 
 
 @pytest.mark.parametrize(("t", "agree"), [(2, True), (3, True), (4, False), (12, False)])

@@ -12,7 +12,7 @@ from pipeline.errors import BadInput, FailureCode
 from pipeline.tasks.requests import Outcome, answers, boxes, captions, combine, make_views
 from pipeline.tasks.tasks import MAX_REQUESTS, Ask, Ground, Tasks
 from pipeline.types import MediaInfo, Size
-from pipeline.video.plan import make_plan
+from tests.plans import make_plan
 
 EVERYTHING = Tasks(
     asks=(Ask(question="How many?", constraint=Choices(("1", "2"))), Ask(question="Why?")),

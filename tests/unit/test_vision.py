@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.families.qwen2_vl.vision import VisionTower, cut
 from tests.tiny_model import Reference, Scene, Tiny, random_frames, relative_error, tiny_model
@@ -18,7 +19,7 @@ CLIPS = {
 
 def normalised_patches(frames: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
     """`cut`, normalised, columns as the reference orders them: channel, time, row, column."""
-    pixels = cut(frames).unflatten(-1, (2, 14, 14, 3)).double()
+    pixels = cut(frames, GEOMETRY).unflatten(-1, (2, 14, 14, 3)).double()
     patches = ((pixels / 255 - mean) / std).float()
     return patches.movedim(-1, 1).flatten(1)
 

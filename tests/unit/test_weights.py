@@ -13,8 +13,8 @@ from jobs import model_check
 from jobs.analyze import DEMO_MODEL
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.family import load_family
 from pipeline.families.qwen2_vl.generation_config import load_generation
-from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.model.check import check_model, share_of
 from pipeline.model.digest import digest
 from pipeline.model.parallel import TensorParallel
@@ -330,8 +330,8 @@ def test_the_tower_normalises_as_the_preprocessor_config_says(tmp_path, files):
     ids=["hub", "transformers 5"],
 )
 def test_pixel_limits_are_read_in_both_forms(tmp_path, content):
-    preprocessing = load_preprocessing(write_small_files(tmp_path, preprocessor_config=content))
-    assert (preprocessing.min_pixels, preprocessing.max_pixels) == (3136, 12_845_056)
+    family = load_family(write_small_files(tmp_path, preprocessor_config=content))
+    assert (family.min_pixels, family.max_pixels) == (3136, 12_845_056)
 
 
 def test_images_and_videos_must_be_normalised_alike(tmp_path):

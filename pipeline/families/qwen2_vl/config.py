@@ -11,9 +11,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.preprocessor_config import Preprocessing, load_preprocessing
 from pipeline.model.folder import HubFields, parse_fields, read_json
-from pipeline.types import MERGE, PATCH, TEMPORAL
+from pipeline.types import Geometry
 
 CONFIG_FILE = "config.json"
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"
@@ -21,6 +22,8 @@ ARCHITECTURE = "Qwen2VLForConditionalGeneration"
 # Generous, and small enough that a hostile config can't keep us busy before a tensor is seen.
 Depth = Annotated[int, Field(ge=1, le=1024)]
 Width = Annotated[int, Field(ge=1, le=1 << 20)]
+Side = Annotated[int, Field(ge=1, le=256)]
+Group = Annotated[int, Field(ge=1, le=16)]
 
 
 class _Rope(HubFields):
@@ -37,10 +40,18 @@ class _Vision(HubFields):
     mlp_ratio: PositiveFloat
     hidden_size: Width
     in_channels: int = 3
-    patch_size: int = PATCH
-    temporal_patch_size: int = TEMPORAL
-    spatial_merge_size: int = MERGE
+    patch_size: Side = GEOMETRY.patch
+    temporal_patch_size: Group = GEOMETRY.temporal
+    spatial_merge_size: Group = GEOMETRY.merge
     hidden_act: str = "quick_gelu"
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(
+            patch=self.patch_size,
+            merge=self.spatial_merge_size,
+            temporal=self.temporal_patch_size,
+        )
 
 
 class _Model(HubFields):
@@ -70,7 +81,8 @@ def load_config(path: Path) -> ModelConfig:
     _require_family(content)
     fields = parse_fields(_Model, CONFIG_FILE, _flat(content))
     _require_supported(fields)
-    config = _model(fields, load_preprocessing(path))
+    preprocessing = load_preprocessing(path, geometry=fields.vision_config.geometry)
+    config = _model(fields, preprocessing)
     _require_consistent(config, fields.head_dim)
     return config
 
@@ -104,9 +116,6 @@ def _require_supported(fields: _Model) -> None:
         ("rope_type", rope.rope_type, ("mrope", "default")),
         ("vision hidden_act", vision.hidden_act, ("quick_gelu",)),
         ("vision in_channels", vision.in_channels, (3,)),
-        ("vision patch_size", vision.patch_size, (PATCH,)),
-        ("vision temporal_patch_size", vision.temporal_patch_size, (TEMPORAL,)),
-        ("vision spatial_merge_size", vision.spatial_merge_size, (MERGE,)),
         ("vision hidden_size", vision.hidden_size, (fields.hidden_size,)),
     )
     for name, value, supported in table:
@@ -162,6 +171,7 @@ def _model(fields: _Model, preprocessing: Preprocessing) -> ModelConfig:
             num_heads=vision.num_heads,
             mlp_ratio=vision.mlp_ratio,
             hidden_size=vision.hidden_size,
+            geometry=vision.geometry,
             image_mean=preprocessing.image_mean,
             image_std=preprocessing.image_std,
         ),

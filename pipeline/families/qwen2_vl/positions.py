@@ -7,7 +7,7 @@ spreads over them, and whatever follows starts one past the largest position use
 import torch
 from torch import Tensor
 
-from pipeline.types import MERGE, ChunkSpan, Grid
+from pipeline.types import ChunkSpan, Grid
 
 
 def text_positions(start: int, length: int) -> Tensor:
@@ -30,15 +30,15 @@ def video_positions(start: int, grid: Grid, *, span: ChunkSpan | None = None) ->
         raise ValueError(f"temporal patches [{first}, {last}) are not in {grid}")
     axes = (
         torch.arange(first, last),
-        torch.arange(grid.h // MERGE),
-        torch.arange(grid.w // MERGE),
+        torch.arange(grid.rows),
+        torch.arange(grid.columns),
     )
     return start + torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
 
 
 def position_after_video(start: int, grid: Grid) -> int:
     """Position of the first token after a video: one past the largest on any axis."""
-    return start + max(grid.t, grid.h // MERGE, grid.w // MERGE)
+    return start + max(grid.t, grid.rows, grid.columns)
 
 
 def inverse_frequencies(dim: int, theta: float, *, device: torch.device) -> Tensor:

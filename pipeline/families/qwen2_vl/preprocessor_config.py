@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.errors import CheckpointError
 from pipeline.model.folder import HubFields, parse_fields, read_optional_json
-from pipeline.types import MERGE, PATCH, TEMPORAL
+from pipeline.types import Geometry
 
 IMAGE_FILE = "preprocessor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"
@@ -31,9 +31,9 @@ class _Size(HubFields):
 class _Fields(HubFields):
     image_mean: list[float] = list(MEAN)
     image_std: list[PositiveFloat] = list(STD)
-    patch_size: int = PATCH
-    temporal_patch_size: int = TEMPORAL
-    merge_size: int = MERGE
+    patch_size: int | None = None
+    temporal_patch_size: int | None = None
+    merge_size: int | None = None
     do_rescale: bool = True
     do_normalize: bool = True
     rescale_factor: float = 1 / 255
@@ -52,9 +52,12 @@ class Preprocessing:
     max_pixels: int | None = None
 
 
-def load_preprocessing(path: Path) -> Preprocessing:
-    """The folder's preprocessing; Qwen2-VL's own where the folder is silent."""
-    found = [(name, _parse(name, content)) for name, content in _sources(path)]
+def load_preprocessing(path: Path, *, geometry: Geometry) -> Preprocessing:
+    """The folder's preprocessing; Qwen2-VL's own where the folder is silent.
+
+    geometry: what config.json says, which no other file may contradict
+    """
+    found = [(name, _parse(name, content, geometry)) for name, content in _sources(path)]
     for name, other in found[1:]:
         first_name, first = found[0]
         if (other.image_mean, other.image_std) != (first.image_mean, first.image_std):
@@ -74,17 +77,17 @@ def _sources(path: Path) -> list[tuple[str, Any]]:
     return [(name, content) for name, content in sources if content]
 
 
-def _parse(name: str, content: Any) -> Preprocessing:
+def _parse(name: str, content: Any, geometry: Geometry) -> Preprocessing:
     fields = parse_fields(_Fields, name, content)
     expected = {
-        "patch_size": PATCH,
-        "temporal_patch_size": TEMPORAL,
-        "merge_size": MERGE,
+        "patch_size": geometry.patch,
+        "temporal_patch_size": geometry.temporal,
+        "merge_size": geometry.merge,
         "do_rescale": True,
         "do_normalize": True,
     }
     for field, value in expected.items():
-        if getattr(fields, field) != value:
+        if getattr(fields, field) not in (None, value):
             raise CheckpointError(name, f"{field} must be {value}, got {getattr(fields, field)}")
     if abs(fields.rescale_factor * 255 - 1) > 1e-6:
         raise CheckpointError(name, f"rescale_factor must be 1/255, got {fields.rescale_factor}")

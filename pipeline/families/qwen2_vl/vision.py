@@ -18,7 +18,7 @@ from pipeline.model.parallel import (
     TensorParallel,
     whole,
 )
-from pipeline.types import MERGE, PATCH, TEMPORAL
+from pipeline.types import Geometry, Grid, Size
 
 NORM_EPS = 1e-6
 ROTARY_THETA = 10_000.0
@@ -27,27 +27,24 @@ MAX_LEVEL = 255.0
 PASS_PATCHES = 2048  # in one pass through the blocks: more would spill out of a CPU's caches
 
 
-def cut(frames: Tensor) -> Tensor:
-    """Cut frames into patches, ordered so that each 2x2 merge group is consecutive.
+def cut(frames: Tensor, geometry: Geometry) -> Tensor:
+    """Cut frames into patches, ordered so that each group that is merged is consecutive.
 
-    frames: (T, H, W, C), T even, H and W multiples of 28
-    returns: (N, 2 * 14 * 14 * C), columns in the frames' own order
+    frames: (T, H, W, C), T a multiple of temporal, H and W of patch * merge
+    returns: (N, temporal * patch * patch * C), columns in the frames' own order
     """
     num_frames, height, width, channels = frames.shape
-    if num_frames % TEMPORAL or height % (MERGE * PATCH) or width % (MERGE * PATCH):
-        raise ValueError(f"frames need T % 2 == H % 28 == W % 28 == 0, got {frames.shape = }")
+    temporal, merge, patch = geometry.temporal, geometry.merge, geometry.patch
+    factor = geometry.factor
+    if num_frames % temporal or height % factor or width % factor:
+        rule = f"T % {temporal} == H % {factor} == W % {factor} == 0"
+        raise ValueError(f"frames need {rule}, got {frames.shape = }")
+    rows, columns = height // factor, width // factor
     blocks = frames.reshape(
-        num_frames // TEMPORAL,
-        TEMPORAL,
-        -1,
-        MERGE,
-        PATCH,
-        width // (MERGE * PATCH),
-        MERGE,
-        PATCH,
-        channels,
+        num_frames // temporal, temporal, rows, merge, patch, columns, merge, patch, channels
     )
-    # (t, 2, h/2, 2, 14, w/2, 2, 14, C) -> (t, h/2, w/2, 2, 2 | 2, 14, 14, C)
+    # (t, temporal, rows, merge, patch, columns, merge, patch, C)
+    # -> (t, rows, columns, merge, merge | temporal, patch, patch, C)
     ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7, 8)
     return ordered.flatten(5).flatten(0, 4)
 
@@ -61,14 +58,15 @@ class PatchEmbedding(ParallelLayer):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        kernel = (config.temporal_patch_size, config.patch_size, config.patch_size)
+        geometry = config.geometry
+        kernel = (geometry.temporal, geometry.patch, geometry.patch)
         shape = (config.embed_dim, config.in_channels, *kernel)
         self.weight = nn.Parameter(torch.empty(shape))
         self.parts = {"weight": (whole("patch_embed.proj.weight", shape),)}
         self.mean, self.std = config.image_mean, config.image_std
 
     def forward(self, patches: Tensor) -> Tensor:
-        """patches: (..., 2 * 14 * 14 * C) uint8 from `cut`; returns (..., embed_dim)."""
+        """patches: (..., patch_dim) uint8 from `cut`; returns (..., embed_dim)."""
         weight, bias = self._folded()
         return F.linear(patches.to(weight.dtype), weight, bias)
 
@@ -82,7 +80,7 @@ class PatchEmbedding(ParallelLayer):
 
 
 class VisionAttention(nn.Module):
-    """Attention of every patch over the patches of its own two frames."""
+    """Attention of every patch over the patches of its own temporal patch."""
 
     def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
         super().__init__()
@@ -156,11 +154,11 @@ class VisionBlock(nn.Module):
 
 
 class Merger(nn.Module):
-    """Four neighbouring patches become one token of the language model's width."""
+    """Neighbouring patches, 2 x 2 as published, become one token of the language model's width."""
 
     def __init__(self, config: VisionConfig, parallel: TensorParallel) -> None:
         super().__init__()
-        width = config.embed_dim * MERGE**2
+        width = self.width = config.embed_dim * config.geometry.patches_per_token
         kept = parallel.share(width, what="merger features")
         self.ln_q = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
         self.fc1 = ColumnParallelLinear(width, [Rows("mlp.0", width, kept)], bias=True)
@@ -170,7 +168,7 @@ class Merger(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, embed_dim); returns (M, hidden_size)."""
-        groups = self.ln_q(x).view(-1, MERGE**2 * x.shape[1])
+        groups = self.ln_q(x).view(-1, self.width)
         tokens: Tensor = self.fc2(F.gelu(self.fc1(groups)))
         return tokens
 
@@ -190,7 +188,7 @@ class VisionTower(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Encode one chunk, or a batch of chunks of equal size.
 
-        frames: (..., T, H, W, 3) uint8, T even, H and W multiples of 28
+        frames: (..., T, H, W, 3) uint8, whole temporal patches of whole tokens
         returns: (..., M, D), tokens in the order of `video_positions`
         """
         if frames.dtype != torch.uint8 or frames.ndim < 4 or frames.shape[-1] != 3:
@@ -198,11 +196,12 @@ class VisionTower(nn.Module):
                 f"frames must be (..., T, H, W, 3) uint8, got {frames.shape = } {frames.dtype = }"
             )
         *batch, _, height, width, _ = frames.shape
-        patches = cut(frames.flatten(0, -4))
-        rows, columns = height // PATCH, width // PATCH
-        rotary = spatial_rotary(rows, columns, head_dim=self.config.head_dim, device=frames.device)
-        num_steps = max(1, PASS_PATCHES // (rows * columns))
-        passes = torch.split(patches, num_steps * rows * columns)
+        geometry = self.config.geometry
+        patches = cut(frames.flatten(0, -4), geometry)
+        grid = geometry.grid(1, Size(height, width))
+        rotary = spatial_rotary(grid, head_dim=self.config.head_dim, device=frames.device)
+        num_steps = max(1, PASS_PATCHES // grid.num_patches)
+        passes = torch.split(patches, num_steps * grid.num_patches)
         tokens = torch.cat([self._encode(some, rotary) for some in passes])
         return tokens.view(*batch, -1, tokens.shape[-1])
 
@@ -214,17 +213,16 @@ class VisionTower(nn.Module):
         return tokens
 
 
-def spatial_rotary(
-    height: int, width: int, *, head_dim: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Rotary tables of the patches of one frame pair, in the order of `cut`.
+def spatial_rotary(grid: Grid, *, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rotary tables of the patches of one temporal patch, in the order of `cut`.
 
-    height, width: in patches. Half of the pairs turn with the row, half with the column.
+    Half of the pairs turn with the row, half with the column.
     returns: see `rotary_tables`, one row per patch
     """
     frequencies = inverse_frequencies(head_dim // 2, ROTARY_THETA, device=device)
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    rows, columns = torch.arange(grid.h, device=device), torch.arange(grid.w, device=device)
     places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)  # (h, w, 2)
-    blocks = places.view(height // MERGE, MERGE, width // MERGE, MERGE, 2).transpose(1, 2)
+    merge = grid.geometry.merge
+    blocks = places.view(grid.rows, merge, grid.columns, merge, 2).transpose(1, 2)
     angles = (blocks.reshape(-1, 2, 1) * frequencies).flatten(1)
     return rotary_tables(angles)

@@ -13,20 +13,21 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from pipeline.types import FACTOR, TEMPORAL, Size
-from pipeline.video.budget import Budget
-from pipeline.video.sizes import PIXELS_PER_TOKEN, PixelRange, smart_resize
+from pipeline.families.qwen2_vl.budget import Budget
+from pipeline.families.qwen2_vl.sizes import PixelRange, TokenRange, smart_resize
+from pipeline.types import Size
 
 MIN_FRAMES = 4
-MAX_FRAMES = 768
 
 
-def floor_even(count: Fraction | int) -> int:
-    return math.floor(Fraction(count, TEMPORAL)) * TEMPORAL
+def floor_to(step: int, count: Fraction | int) -> int:
+    """The largest multiple of `step` up to `count`."""
+    return math.floor(Fraction(count, step)) * step
 
 
-def round_even(count: Fraction | int) -> int:
-    return round(Fraction(count, TEMPORAL)) * TEMPORAL
+def round_to(step: int, count: Fraction | int) -> int:
+    """The multiple of `step` next to `count`."""
+    return round(Fraction(count, step)) * step
 
 
 def linspace_indexes(total: int, count: int) -> list[int]:
@@ -46,65 +47,74 @@ def truncated_indexes(total: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One front end's numbers; the pixel ranges are per frame."""
+    """One front end's numbers; the ranges are per frame."""
 
-    video: PixelRange
-    still: PixelRange
+    video: TokenRange
+    still: TokenRange
     indexes: Callable[[int, int], list[int]]  # (total, count) -> count indexes below total
-    to_even: Callable[[Fraction | int], int] = floor_even
+    to_whole: Callable[[int, Fraction | int], int] = floor_to  # temporal patches
     total_tokens: int | None = None  # shared by the frames of a video, unless the floor is higher
     fixed_frames: int | None = None  # whatever the duration
-    least_side: int = 0  # see smart_resize
+    clamps_sides: bool = False  # see smart_resize
 
-    def num_frames(self, total: int, *, wanted: Fraction, max_frames: int | None) -> int:
+    def num_frames(self, total: int, *, wanted: Fraction, budget: Budget) -> int:
         """Return how many of `total` frames are taken when fps * duration is `wanted`."""
+        most = min(budget.max_frames, total)
         if self.fixed_frames is not None:
-            return min(max_frames or self.fixed_frames, total)
-        limit = floor_even(min(max_frames or MAX_FRAMES, total))
-        return max(1, self.to_even(min(max(wanted, Fraction(MIN_FRAMES)), Fraction(limit))))
+            return min(self.fixed_frames, most)
+        temporal = budget.geometry.temporal
+        limit = floor_to(temporal, most)
+        return max(
+            1, self.to_whole(temporal, min(max(wanted, Fraction(MIN_FRAMES)), Fraction(limit)))
+        )
 
-    def frame_size(self, source: Size, *, num_frames: int, budget: Budget) -> Size:
+    def frame_size(self, source: Size, *, num_steps: int, budget: Budget) -> Size:
         """Return the size of a video's frames; as in the original, the floor can break a budget."""
-        least = budget.min_pixels or self.video.least
-        most: float = budget.max_pixels or self.video.most
+        usual = self.video.pixels(budget.geometry)
+        least = budget.min_pixels or usual.least
+        most: float = budget.max_pixels or usual.most
         if self.total_tokens is not None:
-            share = self.total_tokens * PIXELS_PER_TOKEN * TEMPORAL / num_frames
-            most = min(most, max(min(self.video.most, share), int(least * 1.05)))
-        return smart_resize(source, PixelRange(least, most), least_side=self.least_side)
+            share = self.total_tokens * budget.geometry.pixels_per_token / num_steps
+            most = min(most, max(min(usual.most, share), int(least * 1.05)))
+        return self._resized(source, PixelRange(least, most), factor=budget.geometry.factor)
 
     def still_size(self, source: Size, *, budget: Budget) -> Size:
         """Return the size of an image."""
-        least = budget.min_pixels or self.still.least
-        area = PixelRange(least, budget.max_pixels or self.still.most)
-        return smart_resize(source, area, least_side=self.least_side)
+        usual = self.still.pixels(budget.geometry)
+        area = PixelRange(budget.min_pixels or usual.least, budget.max_pixels or usual.most)
+        return self._resized(source, area, factor=budget.geometry.factor)
+
+    def _resized(self, source: Size, area: PixelRange, *, factor: int) -> Size:
+        least_side = factor if self.clamps_sides else 0
+        return smart_resize(source, area, factor=factor, least_side=least_side)
 
 
 PRESETS = {
     "qwen-vl-utils-0.0.8": Preset(
-        video=PixelRange.of_tokens(128, 768),
-        still=PixelRange.of_tokens(4, 16_384),
+        video=TokenRange(128, 768),
+        still=TokenRange(4, 16_384),
         indexes=linspace_indexes,
-        to_even=round_even,
+        to_whole=round_to,
         total_tokens=24_576,
-        least_side=FACTOR,
+        clamps_sides=True,
     ),
     "qwen-vl-utils-0.0.14": Preset(
-        video=PixelRange.of_tokens(128, 768),
-        still=PixelRange.of_tokens(4, 16_384),
+        video=TokenRange(128, 768),
+        still=TokenRange(4, 16_384),
         indexes=linspace_indexes,
         total_tokens=115_200,  # nine tenths of a 128,000 token context
-        least_side=FACTOR,
+        clamps_sides=True,
     ),
     # transformers samples nothing unless told to; told 2 fps, it does this.
     "hf5": Preset(
-        video=PixelRange.of_tokens(128, 768),
-        still=PixelRange.of_tokens(4, 1280),
+        video=TokenRange(128, 768),
+        still=TokenRange(4, 1280),
         indexes=stride_indexes,
     ),
     # vLLM takes its pixels from the checkpoint's preprocessor_config.json; these are the hub's.
     "vllm": Preset(
-        video=PixelRange.of_tokens(4, 16_384),
-        still=PixelRange.of_tokens(4, 16_384),
+        video=TokenRange(4, 16_384),
+        still=TokenRange(4, 16_384),
         indexes=truncated_indexes,
         fixed_frames=32,
     ),
