@@ -26,7 +26,7 @@ from actors.reader import FrameReaderActor
 from pipeline.analyse import ignore
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
-from pipeline.families.qwen2_vl.family import load_family
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.flow import Event, Listener
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.tasks.records import Box, Record
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner

@@ -8,7 +8,7 @@ from typing import Literal
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, Constraint, JsonSchema
 from pipeline.errors import BadInput, ConfigError
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader

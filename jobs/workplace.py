@@ -17,7 +17,7 @@ from jobs.wish import require
 from pipeline.analyse import analyse, ignore
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.flow import Listener
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.check import check_model, share_of

@@ -20,8 +20,8 @@ from pipeline.engine.admission import Engine
 from pipeline.engine.answer import Question
 from pipeline.engine.stream import Piece, Stream
 from pipeline.families.qwen2_vl.chat import ChatLayout
-from pipeline.families.qwen2_vl.family import load_family
 from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.flow import EncodedChunk, Listener, Moved
 from pipeline.model.digest import digest, display_name
 from pipeline.model.encoder import VisionEncoder

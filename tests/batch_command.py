@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.batch.job import make_job
 from jobs.batch.run import run
-from pipeline.store.plan import Checkpoint, CommitPoint, pass_by
+from pipeline.store.job_plan import Checkpoint, CommitPoint, pass_by
 from tests.batch_driver import kill_at
 
 MAX_FILE_BYTES = 64

@@ -17,9 +17,7 @@ import pyarrow as pa
 from pipeline.store.commit import Receipt
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
-from pipeline.store.objects import ObjectStore, probe
-from pipeline.store.open import open_store
-from pipeline.store.plan import (
+from pipeline.store.job_plan import (
     Checkpoint,
     CommitPoint,
     JobSpec,
@@ -28,6 +26,8 @@ from pipeline.store.plan import (
     open_job,
     pass_by,
 )
+from pipeline.store.objects import ObjectStore, probe
+from pipeline.store.open import open_store
 from pipeline.store.retry import RetryPolicy
 from pipeline.store.s3_config import S3Config
 

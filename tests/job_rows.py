@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from pipeline.store.commit import Part, commit_part, finish
 from pipeline.store.items import Item
+from pipeline.store.job_plan import JobPlan, PlannedItems, open_job
 from pipeline.store.objects import ObjectStore
-from pipeline.store.plan import JobPlan, PlannedItems, open_job
 from pipeline.tasks.records import Record, to_table
 from tests.batch_driver import SPEC
 from tests.report_rows import ATTACK, bad_row, good_row

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner

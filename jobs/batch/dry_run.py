@@ -20,7 +20,7 @@ from jobs.bench.limits import matmul_seconds, read_bytes_per_second
 from jobs.exits import Exit
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, ConfigError
-from pipeline.families.qwen2_vl.family import load_family
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.model.check import check_model
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item

@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.store.items import Item
+from pipeline.store.job_plan import JobPlan, PlannedItems, load_plan
 from pipeline.store.objects import ObjectStore
 from pipeline.store.open import open_store
-from pipeline.store.plan import JobPlan, PlannedItems, load_plan
 from pipeline.store.rows import committed_parts, read_part
 from pipeline.store.s3_config import S3Config
 from pipeline.tasks.records import Record, from_table

@@ -11,9 +11,9 @@ from jobs.batch.method import Method, make_method
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.digest import digest
 from pipeline.store.items import Item
+from pipeline.store.job_plan import Checkpoint, JobPlan, JobSpec, open_job, pass_by
 from pipeline.store.objects import ObjectStore, probe
 from pipeline.store.open import S3_SCHEME, open_store
-from pipeline.store.plan import Checkpoint, JobPlan, JobSpec, open_job, pass_by
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items
 

@@ -23,7 +23,7 @@ from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
-from pipeline.store.plan import Checkpoint, JobPlan, pass_by
+from pipeline.store.job_plan import Checkpoint, JobPlan, pass_by
 from pipeline.store.rows import tally
 from pipeline.tasks.records import Record, to_table
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from jobs.batch.events import Events
 from jobs.results import printable
 from pipeline.store.commit import Receipt
-from pipeline.store.plan import JobPlan
+from pipeline.store.job_plan import JobPlan
 from pipeline.store.rows import Tally
 from pipeline.tasks.records import Record
 

@@ -9,7 +9,7 @@ from jobs.bench.clips import make_clip
 from jobs.bench.measure import Row, interleaved, milliseconds
 from jobs.bench.peers import decord_frames, pyav_frames
 from pipeline.config import DecodeLimits
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.types import SamplingPlan
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner

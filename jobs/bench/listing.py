@@ -27,7 +27,7 @@ NUM_UPLOADS = 8  # at a time
 _PLAN = """
 import os, resource, sys, time
 from pipeline.store.open import open_store
-from pipeline.store.plan import JobSpec, open_job
+from pipeline.store.job_plan import JobSpec, open_job
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items
 uri, out = sys.argv[1:]

@@ -20,7 +20,7 @@ from jobs.bench.measure import Row, interleaved
 from jobs.bench.peers import pyav_frames, transformers_model, transformers_processor
 from pipeline.analyse import analyse
 from pipeline.config import DecodeLimits, Sampling
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.requests import View, make_views

@@ -27,8 +27,8 @@ from pipeline.engine.generation import Turn
 from pipeline.engine.step import step
 from pipeline.engine.stream import Stream
 from pipeline.families.qwen2_vl.chat import ChatLayout
-from pipeline.families.qwen2_vl.family import load_family
 from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed import pack
 from pipeline.model.tokenizer import Tokenizer

@@ -4,8 +4,9 @@ Tensor parallelism as in Megatron-LM (arXiv 1909.08053): a column-parallel layer
 a row-parallel one some inputs and adds up over the ranks. With one rank every collective is a no-op
 and every shard is the whole, so a model built of these layers never asks how many ranks it has.
 
-What a parameter holds is data: each layer lists the `Part`s of its parameters, and whoever reads a
-checkpoint (or a state dict, or writes one) walks `checkpoint_parts` without knowing any layer.
+What a parameter holds is data: each layer lists the `TensorPart`s of its parameters, and whoever
+reads a checkpoint (or a state dict, or writes one) walks `checkpoint_parts` without knowing any
+layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class TensorPart:
     """A slice of one checkpoint tensor and its place in one parameter.
 
     The slice [start, stop) along `dim` of the checkpoint's tensor fills [offset, offset + length)
@@ -92,7 +93,7 @@ class ParallelLayer(nn.Module):
     parts: by parameter name; tensor names are relative to the module that holds this layer.
     """
 
-    parts: dict[str, tuple[Part, ...]]
+    parts: dict[str, tuple[TensorPart, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +162,13 @@ class ColumnParallelLinear(ParallelLinear):
             self.parts["bias"] = _row_parts(rows, "bias", ())
 
 
-def _row_parts(rows: Sequence[Rows], kind: str, trailing: tuple[int, ...]) -> tuple[Part, ...]:
+def _row_parts(
+    rows: Sequence[Rows], kind: str, trailing: tuple[int, ...]
+) -> tuple[TensorPart, ...]:
     parts, offset = [], 0
     for block in rows:
         parts.append(
-            Part(
+            TensorPart(
                 tensor=f"{block.name}.{kind}",
                 shape=(block.total, *trailing),
                 dim=0,
@@ -200,7 +203,7 @@ class RowParallelLinear(ParallelLinear):
         self.weight = nn.Parameter(torch.empty(out_features, len(kept)))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         shape = (out_features, in_features)
-        weight = Part(
+        weight = TensorPart(
             tensor=f"{name}.weight", shape=shape, dim=1, start=kept.start, stop=kept.stop, offset=0
         )
         self.parts = {"weight": (weight,)}
@@ -239,7 +242,7 @@ class VocabParallelEmbedding(ParallelLayer):
         self.stop = min(self.start + per_rank, vocab_size)
         self.weight = nn.Parameter(torch.empty(per_rank, hidden_size))
         shape = (vocab_size, hidden_size)
-        rows = Part(
+        rows = TensorPart(
             tensor=f"{name}.weight", shape=shape, dim=0, start=self.start, stop=self.stop, offset=0
         )
         self.parts = {"weight": (rows,)}
@@ -257,12 +260,12 @@ class VocabParallelEmbedding(ParallelLayer):
         return self.parallel.all_gather(F.linear(hidden, self.weight))[..., : self.vocab_size]
 
 
-def whole(tensor: str, shape: tuple[int, ...]) -> Part:
+def whole(tensor: str, shape: tuple[int, ...]) -> TensorPart:
     """The part that is a whole checkpoint tensor."""
-    return Part(tensor=tensor, shape=shape, dim=0, start=0, stop=shape[0], offset=0)
+    return TensorPart(tensor=tensor, shape=shape, dim=0, start=0, stop=shape[0], offset=0)
 
 
-def checkpoint_parts(root: nn.Module) -> Iterator[tuple[str, Part]]:
+def checkpoint_parts(root: nn.Module) -> Iterator[tuple[str, TensorPart]]:
     """Every part of every parameter below `root`: (dotted parameter name, part).
 
     The parts' tensor names are dotted from `root` too. A parameter of a plain module (a norm) is a

@@ -17,7 +17,7 @@ from pipeline.errors import CheckpointError
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.checkpoint import Inventory, StoredTensor, mismatches, read_inventory
-from pipeline.model.parallel import Part, TensorParallel
+from pipeline.model.parallel import TensorParallel, TensorPart
 
 __all__ = ["default_dtype", "expected_shapes", "load_config", "load_model"]
 
@@ -83,7 +83,7 @@ def _allocate(module: nn.Module, dtype: torch.dtype, device: torch.device) -> No
 def _fill(model: Qwen2VL, inventory: Inventory) -> None:
     """Copy every part whose parameter has memory, file by file: one is mapped at a time."""
     parameters = dict(model.named_parameters())
-    by_file = defaultdict[str, list[tuple[Tensor, Part, StoredTensor]]](list)
+    by_file = defaultdict[str, list[tuple[Tensor, TensorPart, StoredTensor]]](list)
     for name, part in model.checkpoint_parts():
         if not parameters[name].is_meta and part.length:
             stored = inventory.tensors[part.tensor]
@@ -97,7 +97,7 @@ def _fill(model: Qwen2VL, inventory: Inventory) -> None:
             raise CheckpointError(file, f"can't be read: {error}") from None
 
 
-def _slice(mapped: Any, part: Part, stored: StoredTensor) -> Tensor:
+def _slice(mapped: Any, part: TensorPart, stored: StoredTensor) -> Tensor:
     index = [slice(None)] * len(part.shape)
     index[part.dim] = slice(part.start, part.stop)
     piece: Tensor = mapped.get_slice(stored.stored_name)[tuple(index)]

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from pipeline.config import MIB
 from pipeline.errors import StoreCorrupt, StoreError, Transient
+from pipeline.store.job_plan import Checkpoint, CommitPoint, JobPlan, pass_by
 from pipeline.store.objects import ObjectStore, find
 from pipeline.store.parquet import read_table, to_bytes
-from pipeline.store.plan import Checkpoint, CommitPoint, JobPlan, pass_by
 
 PART_PREFIX = "parts/"
 SUCCESS_KEY = "_SUCCESS.json"

@@ -16,8 +16,8 @@ import pyarrow as pa
 from pipeline.errors import Stopped
 from pipeline.store.commit import Part, Receipt, commit_part, finish, missing_parts
 from pipeline.store.items import Item
+from pipeline.store.job_plan import Checkpoint, JobPlan, PlannedItems, pass_by
 from pipeline.store.objects import ObjectStore
-from pipeline.store.plan import Checkpoint, JobPlan, PlannedItems, pass_by
 from pipeline.store.retry import RetryPolicy, retry
 
 Row = TypeVar("Row")

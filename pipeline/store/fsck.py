@@ -13,9 +13,9 @@ from pipeline.store.commit import (
     part_index,
     part_key,
 )
+from pipeline.store.job_plan import SHARD_PREFIX, JobPlan, PlannedItems, load_plan, read_shard
 from pipeline.store.local import TEMP_SUFFIX
 from pipeline.store.objects import ObjectInfo, ObjectStore, find
-from pipeline.store.plan import SHARD_PREFIX, JobPlan, PlannedItems, load_plan, read_shard
 
 DAY_S = 86_400.0
 

@@ -9,7 +9,7 @@ from pipeline.video.timeline import Samples, Timeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Selection:
     """Frames and their size; max_steps bounds a window, None is one window for all."""
 
     samples: Samples
@@ -28,5 +28,5 @@ class Family(Protocol):
     def check(self, options: PlanOptions) -> None:
         """Raise ConfigError for options that no video could make right."""
 
-    def lay_out(self, timeline: Timeline, options: PlanOptions) -> Layout:
+    def select(self, timeline: Timeline, options: PlanOptions) -> Selection:
         """Choose frames and their size; BadInput where the video is at fault."""

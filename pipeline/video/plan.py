@@ -47,8 +47,8 @@ class Planner:
         """
         geometry, (start_s, end_s) = self.family.geometry, self._range_s(media)
         timeline = Timeline.of(media, start_s=start_s, end_s=end_s)
-        layout = self.family.lay_out(timeline, self.options)
-        samples = layout.samples.padded(geometry.temporal)
+        selection = self.family.select(timeline, self.options)
+        samples = selection.samples.padded(geometry.temporal)
         return SamplingPlan(
             source_id=source_id,
             preset=self.options.preset,
@@ -61,12 +61,12 @@ class Planner:
             time_base_den=media.time_base_den,
             windows=cut_windows(
                 samples,
-                layout.size,
+                selection.size,
                 geometry=geometry,
                 start_s=float(timeline.start),
                 end_s=float(timeline.end),
-                max_steps=layout.max_steps,
-                overlap_steps=layout.overlap_steps,
+                max_steps=selection.max_steps,
+                overlap_steps=selection.overlap_steps,
                 chunk_tokens=self.chunk_tokens,
             ),
             flags=media.flags,

@@ -16,7 +16,7 @@ from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
 from pipeline.video.frames import fill_gaps, resize, upright
 from pipeline.video.sandbox import Child
-from pipeline.video.schedule import Seek, schedule
+from pipeline.video.seeks import Seek, cut_runs
 from pipeline.video.source import OpenFile, Source, open_file
 from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
 
@@ -174,7 +174,7 @@ class Media:
             ]
         if self._header.is_counted or how == _STRAIGHT:
             return [Run(FROM_START, stamps)]
-        return schedule(
+        return cut_runs(
             stamps,
             pts=self.info.pts,
             is_key=self.info.is_key,

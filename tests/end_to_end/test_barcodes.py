@@ -11,7 +11,7 @@ import torch
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
 from pipeline.video.reader import Media, Reader, open_media
-from pipeline.video.schedule import Seek
+from pipeline.video.seeks import Seek
 from pipeline.video.source import Source
 from tests.media_factory import Clip, ffmpeg, make, read_barcode
 from tests.plans import make_plan

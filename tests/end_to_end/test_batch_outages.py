@@ -13,8 +13,8 @@ import pytest
 from pyarrow.fs import AwsStandardS3RetryStrategy, FileSelector, S3FileSystem
 
 from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from pipeline.store.job_plan import load_plan
 from pipeline.store.open import open_store
-from pipeline.store.plan import load_plan
 from tests.batch_runs import (
     DEADLINE_S,
     assert_complete,

@@ -13,8 +13,8 @@ import yaml
 
 from jobs.bench.s3_server import BUCKET, S3Server
 from pipeline.config import EngineLimits
+from pipeline.store.job_plan import CommitPoint
 from pipeline.store.open import open_store
-from pipeline.store.plan import CommitPoint
 from pipeline.store.rows import committed_parts
 from pipeline.video.reader import DecodeLimits
 from tests.batch_runs import (

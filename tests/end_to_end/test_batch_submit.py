@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pytest
 
 from pipeline.store.fsck import fsck
+from pipeline.store.job_plan import load_plan
 from pipeline.store.open import open_store
-from pipeline.store.plan import load_plan
 from pipeline.store.rows import committed_parts
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder

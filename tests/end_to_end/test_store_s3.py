@@ -26,9 +26,9 @@ from pipeline.store.archive import Archive
 from pipeline.store.commit import PART_PREFIX, missing_parts, part_index
 from pipeline.store.fsck import fsck
 from pipeline.store.items import Item
+from pipeline.store.job_plan import CommitPoint, load_plan
 from pipeline.store.objects import ObjectStore, find, get, probe
 from pipeline.store.open import open_store
-from pipeline.store.plan import CommitPoint, load_plan
 from pipeline.store.retry import RetryPolicy
 from pipeline.store.s3 import S3Store
 from pipeline.store.s3_config import S3Config

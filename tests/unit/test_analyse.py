@@ -13,7 +13,7 @@ from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices
 from pipeline.engine.stream import Stream
 from pipeline.errors import BadInput, FailureCode
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.flow import EncodedChunk, Moved, Planned, Words
 from pipeline.local import CHUNKS_AHEAD, LocalFlow, LocalModel, LocalStream, LocalVideo
 from pipeline.stint import Place

@@ -11,8 +11,8 @@ from pipeline.errors import Stopped, StoreFull, Transient
 from pipeline.store.commit import Receipt, load_success, missing_parts
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
+from pipeline.store.job_plan import JobPlan, load_plan, open_job
 from pipeline.store.objects import ObjectStore
-from pipeline.store.plan import JobPlan, load_plan, open_job
 from pipeline.store.retry import RetryPolicy
 from tests.batch_driver import SPEC, make_items, make_rows, planned_ids
 from tests.stores import FaultyStore, MemoryStore

@@ -17,9 +17,9 @@ from jobs.batch.replay import differences
 from jobs.batch.tables import derive, flatten
 from pipeline.errors import StoreCorrupt
 from pipeline.store.commit import Part, build_part
+from pipeline.store.job_plan import JobPlan
 from pipeline.store.local import LocalStore
 from pipeline.store.objects import ObjectInfo
-from pipeline.store.plan import JobPlan
 from pipeline.store.rows import tally
 from pipeline.tasks.records import to_table
 from tests.job_rows import commit_job, records

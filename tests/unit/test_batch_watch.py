@@ -13,7 +13,7 @@ from jobs.batch.events import Events, open_events
 from jobs.batch.watch import LINE_EVERY_S, Watch, describe_failures
 from pipeline.errors import ConfigError, FailureCode, StoreFull
 from pipeline.store.commit import Receipt
-from pipeline.store.plan import JobPlan, Shard
+from pipeline.store.job_plan import JobPlan, Shard
 from pipeline.store.rows import Tally
 from tests.batch_driver import SPEC
 from tests.report_rows import ATTACK, bad_row, good_row

@@ -13,7 +13,7 @@ from jobs.bench.measure import medians
 from jobs.bench.ray_data import Decode, Encode, Read
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
-from pipeline.families.qwen2_vl.family import load_family
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items

@@ -24,7 +24,7 @@ from jobs.workplace import Workplace
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import ConfigError, FailureCode
-from pipeline.families.qwen2_vl.family import QWEN2_VL
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.flow import Moved, Planned
 from pipeline.stint import Place
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings

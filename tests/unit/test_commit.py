@@ -26,9 +26,9 @@ from pipeline.store.commit import (
 )
 from pipeline.store.fsck import DAY_S, FsckReport, fsck
 from pipeline.store.items import Item
+from pipeline.store.job_plan import PLAN_KEY, CommitPoint, PlannedItems, load_plan, open_job
 from pipeline.store.local import LocalStore
 from pipeline.store.objects import find
-from pipeline.store.plan import PLAN_KEY, CommitPoint, PlannedItems, load_plan, open_job
 from tests.batch_driver import SPEC, make_items, make_rows, planned_ids, run_job
 from tests.stores import FaultyStore, MemoryStore
 

@@ -14,7 +14,7 @@ from pipeline.errors import BadInput, FailureCode
 from pipeline.types import Size
 from pipeline.video.frames import fill_gaps, orientation, resize, upright
 from pipeline.video.reader import Media, Reader, open_media
-from pipeline.video.schedule import Seek, schedule
+from pipeline.video.seeks import Seek, cut_runs
 from pipeline.video.source import Source
 from pipeline.video.wire import FROM_START
 from tests.media_factory import Clip, make, read_barcode
@@ -118,7 +118,7 @@ def test_a_schedule_has_every_wanted_frame_once_and_starts_each_run_at_a_keyfram
 ) -> None:
     pts = np.arange(len(is_key), dtype=np.int64) * 7 + 3
     wanted = [int(pts[place]) for place in sorted(places) if place < len(pts)] or [int(pts[0])]
-    runs = schedule(wanted, pts=pts, is_key=np.array(is_key), seek=seek, num_children=num_children)
+    runs = cut_runs(wanted, pts=pts, is_key=np.array(is_key), seek=seek, num_children=num_children)
     assert [stamp for run in runs for stamp in run.wanted] == wanted
     keys = set(pts[np.array(is_key)].tolist())
     for run in runs:
@@ -130,12 +130,12 @@ def test_the_cheaper_way_is_taken() -> None:
     pts = np.arange(600, dtype=np.int64)
     is_key = pts % 60 == 0
     every_5th, every_15th, every_150th = (list(range(0, 600, step)) for step in (5, 15, 150))
-    assert len(schedule(every_5th, pts=pts, is_key=is_key)) == 1
+    assert len(cut_runs(every_5th, pts=pts, is_key=is_key)) == 1
     # Fourteen frames at the end of each group are wanted by nobody.
-    assert [run.key for run in schedule(every_15th, pts=pts, is_key=is_key)] == list(pts[is_key])
-    sparse = schedule(every_150th, pts=pts, is_key=is_key)
+    assert [run.key for run in cut_runs(every_15th, pts=pts, is_key=is_key)] == list(pts[is_key])
+    sparse = cut_runs(every_150th, pts=pts, is_key=is_key)
     assert [run.key for run in sparse] == [0, 120, 300, 420]
-    shared = schedule(every_5th, pts=pts, is_key=is_key, num_children=2)
+    shared = cut_runs(every_5th, pts=pts, is_key=is_key, num_children=2)
     assert len(shared) == 10
     for run, following in pairwise(shared):
         assert run.wanted[-1] < following.key

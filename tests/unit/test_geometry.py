@@ -14,9 +14,9 @@ from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
 from pipeline.families.qwen2_vl.config import load_config
-from pipeline.families.qwen2_vl.family import QWEN2_VL, load_family
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.positions import position_after_video, video_positions
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL, load_family
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.tasks import Tasks
 from pipeline.types import Geometry, Grid, SamplingPlan, Size

@@ -17,7 +17,7 @@ from actors.pool import Pools
 from actors.profile import DecoderPool, Profile
 from pipeline.analyse import analyse
 from pipeline.config import DecodeLimits, Sampling
-from pipeline.families.qwen2_vl.family import load_family
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.flow import Event, Moved, Words
 from pipeline.stint import Place
 from pipeline.tasks.records import Record

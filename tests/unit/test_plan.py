@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadInput, ConfigError, FailureCode
-from pipeline.families.qwen2_vl.family import PRESET_NAMES
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.presets import (
     linspace_indexes,
     stride_indexes,
     truncated_indexes,
 )
+from pipeline.families.qwen2_vl.sampling import PRESET_NAMES
 from pipeline.families.qwen2_vl.sizes import (
     PixelRange,
     TokenRange,

@@ -13,8 +13,8 @@ from jobs import model_check
 from jobs.analyze import DEMO_MODEL
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
-from pipeline.families.qwen2_vl.family import load_family
 from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.model.check import check_model, share_of
 from pipeline.model.digest import digest
 from pipeline.model.parallel import TensorParallel

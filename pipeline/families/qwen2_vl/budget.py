@@ -8,7 +8,7 @@ from pipeline.types import Geometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class FrameBudget:
     """A checkpoint's limits and an operator's in one; None leaves the value to the preset."""
 
     geometry: Geometry

@@ -8,7 +8,7 @@ from torch import nn
 from pipeline.config import ModelConfig
 from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.model.language import LanguageModel
-from pipeline.model.parallel import Part, TensorParallel, checkpoint_parts
+from pipeline.model.parallel import TensorParallel, TensorPart, checkpoint_parts
 
 # First match wins: our module path -> the hub's tensor name.
 HUB_NAMES = (("language.lm_head.", "lm_head."), ("language.", "model."), ("vision.", "visual."))
@@ -34,7 +34,7 @@ class Qwen2VL(nn.Module):
         self.vision = VisionTower(config.vision, parallel if shares_vision else None)
         self.language = LanguageModel(config, parallel)
 
-    def checkpoint_parts(self) -> Iterator[tuple[str, Part]]:
+    def checkpoint_parts(self) -> Iterator[tuple[str, TensorPart]]:
         """(our parameter name, part with the hub's tensor name) of everything this rank holds."""
         for name, part in checkpoint_parts(self):
             ours, hub = next(pair for pair in HUB_NAMES if part.tensor.startswith(pair[0]))

@@ -7,7 +7,7 @@ at most 768 frames. Frames share the tokens: more frames, fewer pixels each.
 from fractions import Fraction
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.families.qwen2_vl.budget import Budget
+from pipeline.families.qwen2_vl.budget import FrameBudget
 from pipeline.families.qwen2_vl.presets import MIN_FRAMES, floor_to, round_to
 from pipeline.families.qwen2_vl.sizes import PixelRange, TokenRange, bounded_resize, least_size
 from pipeline.types import Size
@@ -26,7 +26,7 @@ def num_frames(total: int, *, wanted: Fraction, temporal: int, limit: int | None
     return min(count if limit is None else min(count, floor_to(temporal, limit)), total)
 
 
-def max_frames(source: Size, *, budget: Budget) -> int:
+def max_frames(source: Size, *, budget: FrameBudget) -> int:
     """Return how many frames one window takes, none below budget.min_pixels.
 
     Raises BadInput if not even one temporal patch fits.
@@ -40,7 +40,7 @@ def max_frames(source: Size, *, budget: Budget) -> int:
     return min(steps * budget.geometry.temporal, budget.max_frames)
 
 
-def frame_size(source: Size, *, num_steps: int, budget: Budget) -> Size:
+def frame_size(source: Size, *, num_steps: int, budget: FrameBudget) -> Size:
     """Return the size at which num_steps temporal patches of `source` fit one window."""
     factor, usual = budget.geometry.factor, VIDEO.pixels(budget.geometry)
     most = min(budget.max_pixels or usual.most, budget.window_pixels / num_steps)
@@ -51,7 +51,7 @@ def frame_size(source: Size, *, num_steps: int, budget: Budget) -> Size:
     return least if size.num_pixels < least.num_pixels <= most else size
 
 
-def still_size(source: Size, *, budget: Budget) -> Size:
+def still_size(source: Size, *, budget: FrameBudget) -> Size:
     """Return the size of an image: 100 to 16,384 tokens unless asked otherwise.
 
     The paper gives both that range (table 7) and 64 tokens for 224x224 (section 2.1). So a picture
@@ -64,7 +64,7 @@ def still_size(source: Size, *, budget: Budget) -> Size:
     return bounded_resize(source, PixelRange(least, most), factor=factor)
 
 
-def steps_per_window(size: Size, *, budget: Budget) -> int:
+def steps_per_window(size: Size, *, budget: FrameBudget) -> int:
     """Return how many temporal patches of `size` one window holds."""
     steps = budget.max_tokens // (size.num_pixels // budget.geometry.pixels_per_token)
     return min(steps, budget.max_steps)

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from pipeline.families.qwen2_vl.budget import Budget
+from pipeline.families.qwen2_vl.budget import FrameBudget
 from pipeline.families.qwen2_vl.sizes import PixelRange, TokenRange, smart_resize
 from pipeline.types import Size
 
@@ -57,7 +57,7 @@ class Preset:
     fixed_frames: int | None = None  # whatever the duration
     clamps_sides: bool = False  # see smart_resize
 
-    def num_frames(self, total: int, *, wanted: Fraction, budget: Budget) -> int:
+    def num_frames(self, total: int, *, wanted: Fraction, budget: FrameBudget) -> int:
         """Return how many of `total` frames are taken when fps * duration is `wanted`."""
         most = min(budget.max_frames, total)
         if self.fixed_frames is not None:
@@ -68,7 +68,7 @@ class Preset:
             1, self.to_whole(temporal, min(max(wanted, Fraction(MIN_FRAMES)), Fraction(limit)))
         )
 
-    def frame_size(self, source: Size, *, num_steps: int, budget: Budget) -> Size:
+    def frame_size(self, source: Size, *, num_steps: int, budget: FrameBudget) -> Size:
         """Return the size of a video's frames; as in the original, the floor can break a budget."""
         usual = self.video.pixels(budget.geometry)
         least = budget.min_pixels or usual.least
@@ -78,7 +78,7 @@ class Preset:
             most = min(most, max(min(usual.most, share), int(least * 1.05)))
         return self._resized(source, PixelRange(least, most), factor=budget.geometry.factor)
 
-    def still_size(self, source: Size, *, budget: Budget) -> Size:
+    def still_size(self, source: Size, *, budget: FrameBudget) -> Size:
         """Return the size of an image."""
         usual = self.still.pixels(budget.geometry)
         area = PixelRange(budget.min_pixels or usual.least, budget.max_pixels or usual.most)

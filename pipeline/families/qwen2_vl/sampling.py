@@ -5,13 +5,13 @@ from pathlib import Path
 
 from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.families.qwen2_vl import paper
-from pipeline.families.qwen2_vl.budget import Budget
+from pipeline.families.qwen2_vl.budget import FrameBudget
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.preprocessor_config import load_preprocessing
 from pipeline.families.qwen2_vl.presets import PRESETS, Preset
 from pipeline.types import Geometry, Size
-from pipeline.video.family import Layout
+from pipeline.video.family import Selection
 from pipeline.video.options import PlanOptions
 from pipeline.video.timeline import Timeline, seconds
 
@@ -48,7 +48,7 @@ class Qwen2VLFamily:
                 raise ConfigError(message)
         self.budget(options)
 
-    def budget(self, options: PlanOptions) -> Budget:
+    def budget(self, options: PlanOptions) -> FrameBudget:
         """What is asked for, within the checkpoint's own limits of one picture.
 
         Qwen2-VL's limits allow every size a preset asks for, so they replace none. A checkpoint
@@ -58,7 +58,7 @@ class Qwen2VLFamily:
         usual = paper.VIDEO.pixels(self.geometry)
         if max_pixels is None and self.max_pixels is not None and self.max_pixels < usual.most:
             min_pixels, max_pixels = min_pixels or self.min_pixels, self.max_pixels
-        return Budget(
+        return FrameBudget(
             geometry=self.geometry,
             min_pixels=min_pixels,
             max_pixels=max_pixels,
@@ -66,7 +66,7 @@ class Qwen2VLFamily:
             max_tokens=options.max_window_tokens or self.max_window_tokens,
         )
 
-    def lay_out(self, timeline: Timeline, options: PlanOptions) -> Layout:
+    def select(self, timeline: Timeline, options: PlanOptions) -> Selection:
         """Choose frames and their size; BadInput where the video is at fault."""
         budget = self.budget(options)
         preset = PRESETS.get(options.preset)
@@ -94,13 +94,13 @@ def load_family(folder: Path) -> Qwen2VLFamily:
     )
 
 
-def _still(timeline: Timeline, preset: Preset | None, *, budget: Budget) -> Layout:
+def _still(timeline: Timeline, preset: Preset | None, *, budget: FrameBudget) -> Selection:
     size_of = preset.still_size if preset else paper.still_size
     size = size_of(_source_size(timeline), budget=budget)
-    return Layout(samples=timeline.by_position([0]), size=size)
+    return Selection(samples=timeline.by_position([0]), size=size)
 
 
-def _fit(timeline: Timeline, *, fps: float, budget: Budget) -> Layout:
+def _fit(timeline: Timeline, *, fps: float, budget: FrameBudget) -> Selection:
     """Spread what one window takes over the whole timeline."""
     source, geometry = _source_size(timeline), budget.geometry
     count = paper.num_frames(
@@ -110,10 +110,10 @@ def _fit(timeline: Timeline, *, fps: float, budget: Budget) -> Layout:
         limit=paper.max_frames(source, budget=budget),
     )
     size = paper.frame_size(source, num_steps=geometry.num_steps(count), budget=budget)
-    return Layout(samples=timeline.by_time(count), size=size)
+    return Selection(samples=timeline.by_time(count), size=size)
 
 
-def _windows(timeline: Timeline, *, fps: float, overlap_s: float, budget: Budget) -> Layout:
+def _windows(timeline: Timeline, *, fps: float, overlap_s: float, budget: FrameBudget) -> Selection:
     """Keep the rate and the size; as many windows as they need."""
     source, temporal = _source_size(timeline), budget.geometry.temporal
     paper.max_frames(source, budget=budget)  # refuses a min_pixels beyond any window
@@ -124,7 +124,7 @@ def _windows(timeline: Timeline, *, fps: float, overlap_s: float, budget: Budget
         raise BadInput(FailureCode.TOO_MANY_FRAMES, detail)
     size = paper.frame_size(source, num_steps=1, budget=budget)
     overlap_frames = seconds(overlap_s) * count / timeline.duration if timeline.duration else 0
-    return Layout(
+    return Selection(
         samples=timeline.by_time(count),
         size=size,
         max_steps=paper.steps_per_window(size, budget=budget),
@@ -132,7 +132,7 @@ def _windows(timeline: Timeline, *, fps: float, overlap_s: float, budget: Budget
     )
 
 
-def _reference(timeline: Timeline, preset: Preset, *, fps: float, budget: Budget) -> Layout:
+def _reference(timeline: Timeline, preset: Preset, *, fps: float, budget: FrameBudget) -> Selection:
     """Sample by frame index, as the other front ends do."""
     stamped = timeline.stamped
     if not stamped:
@@ -147,7 +147,7 @@ def _reference(timeline: Timeline, preset: Preset, *, fps: float, budget: Budget
     chosen = [stamped[index] for index in preset.indexes(len(stamped), count)]
     num_steps = budget.geometry.num_steps(count)
     size = preset.frame_size(_source_size(timeline), num_steps=num_steps, budget=budget)
-    return Layout(samples=timeline.by_position(chosen), size=size)
+    return Selection(samples=timeline.by_position(chosen), size=size)
 
 
 def _source_size(timeline: Timeline) -> Size:

@@ -14,7 +14,7 @@ Seek = Literal["auto", "always", "never"]
 JUMP_COST_FRAMES = 6
 
 
-def schedule(
+def cut_runs(
     wanted: Sequence[int],
     *,
     pts: NDArray[np.int64],
