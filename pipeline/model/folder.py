@@ -67,6 +67,13 @@ def parse_object(name: str, text: str | bytes) -> dict[str, Any]:
     return content
 
 
+def without_nulls(content: Any) -> Any:
+    """`content` without the fields that are null, below too: their default is meant by it."""
+    if not isinstance(content, dict):
+        return content
+    return {name: without_nulls(value) for name, value in content.items() if value is not None}
+
+
 def parse_fields(
     kind: type[Fields], name: str, content: Any, *, tensor: str | None = None
 ) -> Fields:

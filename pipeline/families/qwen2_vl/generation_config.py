@@ -7,8 +7,14 @@ from pydantic import NonNegativeInt
 
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.families.qwen2_vl.config import CONFIG_FILE, load_config
-from pipeline.model.folder import HubFields, parse_fields, read_json, read_optional_json
+from pipeline.families.qwen2_vl.config import CONFIG_FILE, language_fields, load_config
+from pipeline.model.folder import (
+    HubFields,
+    parse_fields,
+    read_json,
+    read_optional_json,
+    without_nulls,
+)
 
 GENERATION_FILE = "generation_config.json"
 
@@ -43,7 +49,8 @@ class Generation:
 
 def load_generation(path: Path) -> Generation:
     """The folder's defaults. Without generation_config.json: greedy, config.json's end token."""
-    fields = parse_fields(_Fields, GENERATION_FILE, read_optional_json(path, GENERATION_FILE))
+    content = without_nulls(read_optional_json(path, GENERATION_FILE))
+    fields = parse_fields(_Fields, GENERATION_FILE, content)
     ends = _config_ends(path)
     eos_ids = fields.eos_ids or ends.eos_ids
     if not eos_ids:
@@ -61,9 +68,10 @@ def _require_known(ids: tuple[int, ...], vocab_size: int) -> None:
 
 
 def _config_ends(path: Path) -> _Ends:
+    """Of the language model; transformers 4.52 to 4.57 may have only moved some of its fields."""
     content = read_json(path, CONFIG_FILE)
-    text = content.get("text_config")  # transformers 5 keeps the language model's fields there
-    return parse_fields(_Ends, CONFIG_FILE, text | content if isinstance(text, dict) else content)
+    both = content | without_nulls(language_fields(content))
+    return parse_fields(_Ends, CONFIG_FILE, both)
 
 
 def _sampling(fields: _Fields) -> Sampling:

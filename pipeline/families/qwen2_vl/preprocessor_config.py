@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
 from pipeline.errors import CheckpointError
-from pipeline.model.folder import HubFields, parse_fields, read_optional_json
+from pipeline.model.folder import HubFields, parse_fields, read_optional_json, without_nulls
 from pipeline.types import Geometry
 
 IMAGE_FILE = "preprocessor_config.json"
@@ -21,25 +21,32 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures; Qwen2
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class _Size(HubFields):
-    """Named for edges, but both are pixel counts."""
+# (least, most) pixels of one picture where a file is silent: the classes' own, since 4.45
+IMAGE_PIXELS = (56 * 56, 1280 * 28 * 28)
+VIDEO_PIXELS = (128 * 28 * 28, 768 * 28 * 28)
 
-    shortest_edge: PositiveInt
-    longest_edge: PositiveInt
+
+class _Size(HubFields):
+    """Named for edges since transformers 4.46, but both are pixel counts."""
+
+    shortest_edge: PositiveFloat | None = None
+    longest_edge: PositiveFloat | None = None
+    min_pixels: PositiveFloat | None = None
+    max_pixels: PositiveFloat | None = None
 
 
 class _Fields(HubFields):
-    image_mean: list[float] = list(MEAN)
-    image_std: list[PositiveFloat] = list(STD)
+    image_mean: float | list[float] = list(MEAN)
+    image_std: PositiveFloat | list[PositiveFloat] = list(STD)
     patch_size: int | None = None
     temporal_patch_size: int | None = None
     merge_size: int | None = None
     do_rescale: bool = True
     do_normalize: bool = True
     rescale_factor: float = 1 / 255
-    min_pixels: PositiveInt | None = None
-    max_pixels: PositiveInt | None = None
-    size: _Size | None = None
+    min_pixels: PositiveFloat | None = None
+    max_pixels: PositiveFloat | None = None
+    size: _Size = _Size()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +64,9 @@ def load_preprocessing(path: Path, *, geometry: Geometry) -> Preprocessing:
 
     geometry: what config.json says, which no other file may contradict
     """
-    found = [(name, _parse(name, content, geometry)) for name, content in _sources(path)]
+    found = [
+        (name, _parse(name, content, geometry, pixels)) for name, content, pixels in _sources(path)
+    ]
     for name, other in found[1:]:
         first_name, first = found[0]
         if (other.image_mean, other.image_std) != (first.image_mean, first.image_std):
@@ -65,20 +74,20 @@ def load_preprocessing(path: Path, *, geometry: Geometry) -> Preprocessing:
     return found[0][1] if found else Preprocessing()
 
 
-def _sources(path: Path) -> list[tuple[str, Any]]:
-    """(file, content) of every description present, that of images first."""
+def _sources(path: Path) -> list[tuple[str, Any, tuple[int, int]]]:
+    """(file, content, pixels where silent) of every description present, that of images first."""
     both = read_optional_json(path, BOTH_FILE)
     sources = [
-        (IMAGE_FILE, read_optional_json(path, IMAGE_FILE)),
-        (BOTH_FILE, both.get("image_processor")),
-        (VIDEO_FILE, read_optional_json(path, VIDEO_FILE)),
-        (BOTH_FILE, both.get("video_processor")),
+        (IMAGE_FILE, read_optional_json(path, IMAGE_FILE), IMAGE_PIXELS),
+        (BOTH_FILE, both.get("image_processor"), IMAGE_PIXELS),
+        (VIDEO_FILE, read_optional_json(path, VIDEO_FILE), VIDEO_PIXELS),
+        (BOTH_FILE, both.get("video_processor"), VIDEO_PIXELS),
     ]
-    return [(name, content) for name, content in sources if content]
+    return [source for source in sources if source[1]]
 
 
-def _parse(name: str, content: Any, geometry: Geometry) -> Preprocessing:
-    fields = parse_fields(_Fields, name, content)
+def _parse(name: str, content: Any, geometry: Geometry, pixels: tuple[int, int]) -> Preprocessing:
+    fields = parse_fields(_Fields, name, without_nulls(content))
     expected = {
         "patch_size": geometry.patch,
         "temporal_patch_size": geometry.temporal,
@@ -91,16 +100,18 @@ def _parse(name: str, content: Any, geometry: Geometry) -> Preprocessing:
             raise CheckpointError(name, f"{field} must be {value}, got {getattr(fields, field)}")
     if abs(fields.rescale_factor * 255 - 1) > 1e-6:
         raise CheckpointError(name, f"rescale_factor must be 1/255, got {fields.rescale_factor}")
-    limits = fields.size
+    size, (least, most) = fields.size, pixels
     return Preprocessing(
         image_mean=_per_channel(name, "image_mean", fields.image_mean),
         image_std=_per_channel(name, "image_std", fields.image_std),
-        min_pixels=limits.shortest_edge if limits else fields.min_pixels,
-        max_pixels=limits.longest_edge if limits else fields.max_pixels,
+        min_pixels=int(fields.min_pixels or size.shortest_edge or size.min_pixels or least),
+        max_pixels=int(fields.max_pixels or size.longest_edge or size.max_pixels or most),
     )
 
 
-def _per_channel(name: str, field: str, values: list[float]) -> tuple[float, float, float]:
+def _per_channel(name: str, field: str, values: float | list[float]) -> tuple[float, float, float]:
+    if isinstance(values, float):
+        return values, values, values
     if len(values) != 3:
         raise CheckpointError(name, f"{field} needs 3 values, got {len(values)}")
     red, green, blue = values
