@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import GIB, MIB, ModelConfig
+from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.model.check import ModelReport, check_model
 from pipeline.model.checkpoint import Inventory
 
 EXIT_OK, EXIT_BAD_MODEL = 0, 2
-EXAMPLE_TOKENS = 16_384  # one full window
+EXAMPLE_TOKENS = QWEN2_VL.max_window_tokens  # one full window
 
 
 def run(path: Path, console: Console) -> int:

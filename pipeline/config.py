@@ -38,10 +38,10 @@ class VisionConfig:
     mlp_ratio: float
     hidden_size: int  # merger output = language model width
     geometry: Geometry
-    in_channels: int = 3
     # Of the preprocessor config: pixels enter as (x / 255 - mean) / std, per channel.
-    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    in_channels: int = 3
 
     @property
     def head_dim(self) -> int:

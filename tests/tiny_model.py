@@ -22,6 +22,7 @@ from pipeline.families.qwen2_vl.positions import (
     text_positions,
     video_positions,
 )
+from pipeline.families.qwen2_vl.preprocessor_config import MEAN, STD
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.weights import load_model
@@ -73,6 +74,8 @@ class Tiny:
                 mlp_ratio=4,
                 hidden_size=hidden_size,
                 geometry=self.geometry,
+                image_mean=MEAN,
+                image_std=STD,
             ),
             vision_start_id=self.vocab_size - 5,
             vision_end_id=self.vocab_size - 4,
@@ -171,15 +174,14 @@ def hub_config(shape: Tiny) -> dict[str, Any]:
 
 def preprocessor_config(geometry: Geometry = GEOMETRY) -> dict[str, Any]:
     """preprocessor_config.json as the hub has it."""
-    vision = Tiny().config.vision
     return {
         "min_pixels": 4 * geometry.pixels_per_token,
         "max_pixels": 16384 * geometry.pixels_per_token,
         "patch_size": geometry.patch,
         "temporal_patch_size": geometry.temporal,
         "merge_size": geometry.merge,
-        "image_mean": list(vision.image_mean),
-        "image_std": list(vision.image_std),
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": "Qwen2VLProcessor",
     }

@@ -8,6 +8,7 @@ from torch import nn
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
+from pipeline.families.qwen2_vl.preprocessor_config import MEAN, STD
 
 # Clips are at most 10 steps long and 8 tokens wide, so the rotary waves are short: with Qwen2-VL's
 # theta of a million, neighbouring columns would look the same. Of the 16 frequencies the last ten
@@ -19,7 +20,14 @@ MROPE_SECTION = (2, 3, 11)
 def demo_config(*, vocab_size: int, special_ids: dict[str, int]) -> ModelConfig:
     """The shape of vidray-demo; special_ids maps special tokens to the ids of its tokenizer."""
     vision = VisionConfig(
-        depth=6, embed_dim=128, num_heads=4, mlp_ratio=3.0, hidden_size=192, geometry=GEOMETRY
+        depth=6,
+        embed_dim=128,
+        num_heads=4,
+        mlp_ratio=3.0,
+        hidden_size=192,
+        geometry=GEOMETRY,
+        image_mean=MEAN,
+        image_std=STD,
     )
     return ModelConfig(
         hidden_size=192,
