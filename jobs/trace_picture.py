@@ -33,14 +33,14 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class TraceChart:
     """Bars, and the label of each track they stand on, top to bottom."""
 
     bars: tuple[Bar, ...]
     labels: dict[tuple[int, int], str]
 
     @classmethod
-    def load(cls, path: Path) -> "Timeline":
+    def load(cls, path: Path) -> "TraceChart":
         """Read a file that --trace wrote; ConfigError if it is none, or empty."""
         try:
             events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
@@ -63,31 +63,31 @@ class Timeline:
 
 def draw(trace: Path, picture: Path) -> None:
     """Write the timeline as an SVG. ConfigError for a file that is no timeline; OSError."""
-    picture.write_text(svg(Timeline.load(trace)), encoding="utf-8")
+    picture.write_text(svg(TraceChart.load(trace)), encoding="utf-8")
 
 
-def svg(timeline: Timeline) -> str:
-    height_px = TOP_PX + ROW_PX * len(timeline.labels) + 8
+def svg(chart: TraceChart) -> str:
+    height_px = TOP_PX + ROW_PX * len(chart.labels) + 8
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH_PX} {height_px}" '
         f'font-family="system-ui, sans-serif" font-size="11" fill="#333">',
         f'<rect width="{WIDTH_PX}" height="{height_px}" fill="white"/>',
-        *_legend(timeline.bars),
-        *_axis(timeline.duration_ms, height_px),
-        *_rows(timeline),
+        *_legend(chart.bars),
+        *_axis(chart.duration_ms, height_px),
+        *_rows(chart),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _rows(timeline: Timeline) -> Iterator[str]:
-    tops = {track: TOP_PX + ROW_PX * row for row, track in enumerate(timeline.labels)}
-    for track, label in timeline.labels.items():
+def _rows(chart: TraceChart) -> Iterator[str]:
+    tops = {track: TOP_PX + ROW_PX * row for row, track in enumerate(chart.labels)}
+    for track, label in chart.labels.items():
         text = escape(_shortened(printable(label)))
         yield f'<text x="4" y="{tops[track] + 12}">{text}</text>'
-    for bar in timeline.bars:
-        x = _x(bar.started_ms, timeline.duration_ms)
-        width = max(_x(bar.started_ms + bar.duration_ms, timeline.duration_ms) - x, 0.6)
+    for bar in chart.bars:
+        x = _x(bar.started_ms, chart.duration_ms)
+        width = max(_x(bar.started_ms + bar.duration_ms, chart.duration_ms) - x, 0.6)
         title = f"{printable(bar.name)}: {bar.duration_ms:.1f} ms"
         yield (
             f'<rect x="{x:.1f}" y="{tops[bar.track]}" width="{width:.1f}" height="{BAR_PX}" '

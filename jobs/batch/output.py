@@ -26,7 +26,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CommittedRow:
     """A committed row and the planned video it is of."""
 
     item: Item
@@ -43,7 +43,7 @@ def open_output(uri: str) -> Output:
     return Output(store, plan, s3)
 
 
-def find(output: Output, name: str) -> Iterator[Found]:
+def find(output: Output, name: str) -> Iterator[CommittedRow]:
     """Rows of the video with this uri, this end of a uri, or this video_id; part by part."""
     planned = PlannedItems(output.store, output.plan)
     for index in committed_parts(output.store):
@@ -54,4 +54,4 @@ def find(output: Output, name: str) -> Iterator[Found]:
         )
         records = from_table(table.filter(is_it))
         items = {item.video_id: item for item in planned.part(index)} if records else {}
-        yield from (Found(items[record.video_id], record) for record in records)
+        yield from (CommittedRow(items[record.video_id], record) for record in records)

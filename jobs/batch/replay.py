@@ -12,7 +12,7 @@ from rich.console import Console
 from jobs.analyze import demo_model
 from jobs.batch.analyst import Analyst, Maker
 from jobs.batch.method import read_method
-from jobs.batch.output import Found, Output, find, open_output
+from jobs.batch.output import CommittedRow, Output, find, open_output
 from jobs.exits import Exit
 from jobs.results import printable
 from jobs.workplace import Workplace
@@ -49,7 +49,7 @@ def run(uri: str, name: str, *, model: Path | None) -> int:
     return Exit.FAILED if changes else Exit.OK
 
 
-def make_again(output: Output, entry: Found, checkpoint: Path) -> Record:
+def make_again(output: Output, entry: CommittedRow, checkpoint: Path) -> Record:
     """The row as this process makes it from the plan, the source and the model."""
     method = read_method(output.plan.spec.config)
     progress = Console(stderr=True)

@@ -24,7 +24,7 @@ from pipeline.store.commit import finish, load_success
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
 from pipeline.store.job_plan import Checkpoint, JobPlan, pass_by
-from pipeline.store.rows import tally
+from pipeline.store.rows import count_rows
 from pipeline.tasks.records import Record, to_table
 
 FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
@@ -35,7 +35,7 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
     prepared = Prepared.of(job)
     with open_events(events) as file:
         plan = prepared.plan(checkpoint=checkpoint)
-        before = tally(prepared.store)
+        before = count_rows(prepared.store)
         console = Console(stderr=True, highlight=False)
         gauges = Gauges()
         told = Events(file, job_id=plan.job_id)

@@ -4,13 +4,13 @@ from jobs.batch.output import open_output
 from jobs.batch.watch import describe_failures
 from jobs.exits import Exit
 from pipeline.store.commit import load_success
-from pipeline.store.rows import tally
+from pipeline.store.rows import count_rows
 
 
 def run(uri: str) -> int:
     """Print; exit code 0 when finished, 3 when finished with failures, 1 before that."""
     output = open_output(uri)
-    plan, made = output.plan, tally(output.store)
+    plan, made = output.plan, count_rows(output.store)
     is_finished = load_success(output.store) is not None
     print(f"job      {plan.job_id}, {'finished' if is_finished else 'not finished'}")
     print(f"source   {plan.spec.source}")

@@ -14,7 +14,7 @@ from jobs.batch.events import Events
 from jobs.results import printable
 from pipeline.store.commit import Receipt
 from pipeline.store.job_plan import JobPlan
-from pipeline.store.rows import Tally
+from pipeline.store.rows import RowCounts
 from pipeline.tasks.records import Record
 
 LINE_EVERY_S = 10.0  # of plain lines
@@ -36,7 +36,7 @@ class Watch:
         self,
         console: Console,
         plan: JobPlan,
-        before: Tally,
+        before: RowCounts,
         *,
         events: Events,
         figures: Figures = no_figures,

@@ -18,7 +18,7 @@ PARTS_AT_ONCE = 8  # being looked at; each waits for its store
 
 
 @dataclass(slots=True)
-class Tally:
+class RowCounts:
     """What committed rows say. codes: how many videos failed with each code."""
 
     num_parts: int = 0
@@ -54,9 +54,9 @@ def read_rows(store: ObjectStore, columns: Sequence[str] | None = None) -> Itera
         yield read_part(store, index, columns)
 
 
-def tally(store: ObjectStore) -> Tally:
+def count_rows(store: ObjectStore) -> RowCounts:
     """Count rows and failures, by the footer and one column of each part, several at a time."""
-    result = Tally()
+    result = RowCounts()
     parts = (info for info in store.scan(PART_PREFIX) if part_index(info.key) is not None)
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         for codes in pool.map(partial(_codes, store), parts):

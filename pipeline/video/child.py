@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.video.media import Video
+from pipeline.video.media import VideoFile
 from pipeline.video.wire import (
     MAX_DETAIL,
     Failure,
@@ -75,7 +75,7 @@ def main(channel_fd: int, ring_fd: int, settings: str) -> int:
     try:
         _limit_self(**options.pop("limits"))
         send(channel, Kind.READY)
-        _serve(channel, ring_fd, lambda: Video(FILE_FD, **options))
+        _serve(channel, ring_fd, lambda: VideoFile(FILE_FD, **options))
     except (EOFError, BrokenPipeError):
         return 0  # the parent hung up: nobody is left to tell
     except BadInput as error:
@@ -104,8 +104,8 @@ def _limit_self(*, memory_bytes: int, cpu_s: int, may_thread: bool, niceness: in
         resource.setrlimit(name, (value, value))
 
 
-def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], Video]) -> None:
-    video: Video | None = None
+def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], VideoFile]) -> None:
+    video: VideoFile | None = None
     memory: mmap.mmap | None = None
     while True:
         kind, body = receive(channel)
@@ -127,14 +127,14 @@ def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], Video]
             send(channel, Kind.DONE)
 
 
-def _probe(channel: socket.socket, video: Video) -> None:
+def _probe(channel: socket.socket, video: VideoFile) -> None:
     header, stamps, is_key = video.scan()
     send(channel, Kind.HEADER, to_json(header))
     send_blocks(channel, memoryview(stamps[: header.num_frames]).cast("B"))
     send_blocks(channel, memoryview(is_key[: header.num_frames]))
 
 
-def _read(video: Video, runs: list[Run], order: ReadOrder, ring: Ring) -> None:
+def _read(video: VideoFile, runs: list[Run], order: ReadOrder, ring: Ring) -> None:
     video.use_threads(order.threads)
     for run in runs:
         for frame in video.frames(run, is_counted=order.is_counted):

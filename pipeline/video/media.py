@@ -83,7 +83,7 @@ def translate_av_errors(*, is_cut: bool = False) -> Iterator[None]:
         raise BadInput(FailureCode.NOT_DECODABLE, "FFmpeg cannot read it") from error
 
 
-class Video:
+class VideoFile:
     """One open file: `scan` tells what is in it, `frames` decodes what is wanted of it."""
 
     def __init__(

@@ -20,7 +20,7 @@ from pipeline.store.commit import Part, build_part
 from pipeline.store.job_plan import JobPlan
 from pipeline.store.local import LocalStore
 from pipeline.store.objects import ObjectInfo
-from pipeline.store.rows import tally
+from pipeline.store.rows import count_rows
 from pipeline.tasks.records import to_table
 from tests.job_rows import commit_job, records
 from tests.report_rows import bad_row, good_row
@@ -76,7 +76,7 @@ def test_counting_rows_reads_little_of_large_parts_and_small_ones_once(tmp_path:
         part = Part(job_id="j", index=index, video_ids=ids, attempt="a")
         store.put_new(part.key, build_part(part, to_table(rows)))
     store.put_new("parts/notes.txt", b"not ours")
-    made = tally(store)
+    made = count_rows(store)
     assert (made.num_parts, made.num_rows, made.codes) == (3, 6, {"truncated": 2})
     assert store.head("parts/part-00000.parquet").size_bytes > 1_000_000
     assert store.num_bytes < 300_000
@@ -88,7 +88,7 @@ def test_a_part_that_cannot_be_counted_is_named(content: bytes, tmp_path: Path) 
     store = LocalStore(str(tmp_path))
     store.put_new("parts/part-00003.parquet", content)
     with pytest.raises(StoreCorrupt, match="part-00003.parquet is not readable"):
-        tally(store)
+        count_rows(store)
 
 
 class LosingStore(LocalStore):
@@ -102,7 +102,7 @@ class LosingStore(LocalStore):
 
 def test_a_part_that_is_gone_when_it_is_counted_is_named(out: Path) -> None:
     with pytest.raises(StoreCorrupt, match="part-00000.parquet was listed, and now no such"):
-        tally(LosingStore(str(out)))
+        count_rows(LosingStore(str(out)))
 
 
 def test_flat_tables_hold_every_element_once_with_its_video() -> None:

@@ -14,7 +14,7 @@ from jobs.batch.watch import LINE_EVERY_S, Watch, describe_failures
 from pipeline.errors import ConfigError, FailureCode, StoreFull
 from pipeline.store.commit import Receipt
 from pipeline.store.job_plan import JobPlan, Shard
-from pipeline.store.rows import Tally
+from pipeline.store.rows import RowCounts
 from tests.batch_driver import SPEC
 from tests.report_rows import ATTACK, bad_row, good_row
 
@@ -36,7 +36,7 @@ def clock() -> Clock:
 def make(clock: Clock, *, terminal: bool = False, **options: object) -> tuple[Watch, io.StringIO]:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, no_color=True)
-    before = options.pop("before", Tally())
+    before = options.pop("before", RowCounts())
     options.setdefault("events", Events(job_id="j1"))
     return Watch(console, PLAN, before, clock=clock, **options), text
 
@@ -81,7 +81,7 @@ def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
 
 
 def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:
-    before = Tally(num_parts=2, num_rows=6)
+    before = RowCounts(num_parts=2, num_rows=6)
     before.codes["truncated"] = 2
     watch, text = make(clock, before=before)
     with watch:
