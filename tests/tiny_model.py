@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jobs.bench.peers import make_torchvision_importable
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
@@ -188,12 +189,8 @@ def preprocessor_config(geometry: Geometry = GEOMETRY) -> dict[str, Any]:
 
 
 def import_transformers() -> Any:
-    """transformers, and torchvision made importable without its compiled operators."""
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_transformers.keep = library  # type: ignore[attr-defined]  # freed, it would undefine them
+    """transformers, quiet, with torchvision importable."""
+    make_torchvision_importable()
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from jobs.bench.peers import define_torchvision_operators
+from jobs.bench.peers import make_torchvision_importable
 from pipeline.model.tokenizer import CONTROL_TOKENS
 
 VOCAB_SIZE = 32_000
@@ -22,7 +22,7 @@ def random_checkpoint(folder: Path) -> Path:
 
 
 def _write_model(folder: Path) -> None:
-    define_torchvision_operators()
+    make_torchvision_importable()
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     torch.manual_seed(0)

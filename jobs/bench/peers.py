@@ -1,6 +1,8 @@
 """What users would pick instead, written as their documentation says. Needs the dev extra."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def _resize(frames: np.ndarray, size: tuple[int, int] | None) -> Tensor:
 
 def transformers_model(folder: Path) -> torch.nn.Module:
     """The checkpoint in transformers' own Qwen2-VL, fp32, with its default attention (SDPA)."""
-    define_torchvision_operators()
+    make_torchvision_importable()
     from transformers import Qwen2VLForConditionalGeneration
 
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -59,7 +61,7 @@ def transformers_model(folder: Path) -> torch.nn.Module:
 
 def transformers_processor(folder: Path, *, num_pixels: int) -> Callable[..., Mapping[str, Tensor]]:
     """Its own processor of Qwen2-VL, which brings every frame near num_pixels."""
-    define_torchvision_operators()
+    make_torchvision_importable()
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2VLImageProcessor,
@@ -75,14 +77,22 @@ def transformers_processor(folder: Path, *, num_pixels: int) -> Callable[..., Ma
     )
 
 
-def define_torchvision_operators() -> None:
-    """Let torchvision import beside a CPU-only torch, which lacks two operators it extends."""
-    if "torchvision" in _LIBRARIES:
+def make_torchvision_importable() -> None:
+    """Let torchvision import beside any torch: two operators are defined if it cannot itself.
+
+    PyPI's torchvision is compiled for CUDA, so beside a CPU-only torch its library does not load,
+    and it stumbles over operators that are not there. What transformers takes from it is Python.
+    Defining them where the library does load would abort the process.
+    """
+    found = find_spec("torchvision")
+    if found is None or found.origin is None or hasattr(torch.ops.torchvision, "nms"):
         return
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _LIBRARIES["torchvision"] = library
+    for compiled in Path(found.origin).parent.glob("_C.*"):
+        with suppress(OSError):
+            torch.ops.load_library(compiled)
+            return
+    for name in ("nms", "qnms"):
+        _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-_LIBRARIES: dict[str, torch.library.Library] = {}  # an operator lives as long as its library
+_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # they live as long as it does

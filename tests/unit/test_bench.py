@@ -1,6 +1,8 @@
 """A comparison is only worth its numbers if both sides do the same work."""
 
 import asyncio
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +28,22 @@ from tests.tiny_folder import MAX_PIXELS, write_folder
 
 TASKS = Tasks(asks=(Ask(question="Why?"),), sampling=Sampling(max_new_tokens=6))
 OPTIONS = PlanOptions(max_pixels=MAX_PIXELS)
+
+
+def test_operators_that_torchvision_has_are_not_defined_again() -> None:
+    """As beside a torch for CUDA; to define one twice aborts the process."""
+    program = """
+import torch
+theirs = torch.library.Library("torchvision", "DEF")
+theirs.define("nms(Tensor theirs) -> Tensor")
+from jobs.bench.peers import make_torchvision_importable
+make_torchvision_importable()
+print(torch.ops.torchvision.nms.default._schema)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "torchvision::nms(Tensor theirs) -> Tensor\n"
 
 
 @pytest.mark.parametrize("num_keys", [1, PAGE, 2 * PAGE + 500])
