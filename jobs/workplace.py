@@ -24,7 +24,7 @@ from pipeline.model.check import check_model, share_of
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
-from pipeline.video.reader import Reader
+from pipeline.video.reader import Reader, require_installed
 from pipeline.video.source import Source
 
 
@@ -45,6 +45,9 @@ class Recipe:
     reader: Reader = "pyav"
     int8: bool = False
     max_new_tokens: int = Sampling().max_new_tokens
+
+    def __post_init__(self) -> None:
+        require_installed(self.reader)
 
     @property
     def question_tokens(self) -> int:

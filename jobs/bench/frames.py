@@ -13,7 +13,7 @@ from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.types import SamplingPlan
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
-from pipeline.video.reader import open_media
+from pipeline.video.reader import is_installed, open_media
 from pipeline.video.source import Source
 
 SPARSE_INTERVAL_S = 20.0
@@ -34,15 +34,14 @@ def _dense(clip: Path, rounds: int) -> Iterator[Row]:
     plan = _plan(clip, fps=2.0)
     times, size = plan.windows[0].times_s, plan.windows[0].grid.size
     shape = (size.height, size.width)
-    seconds = interleaved(
-        {
-            "vidray": lambda: read_all(clip, fps=2.0),
-            "decord": lambda: decord_frames(clip, times, shape),
-            "PyAV": lambda: pyav_frames(clip, times, shape),
-        },
-        rounds=rounds,
-    )
-    for peer in ("decord", "PyAV"):
+    peers = {
+        "decord": lambda: decord_frames(clip, times, shape),
+        "PyAV": lambda: pyav_frames(clip, times, shape),
+    }
+    if not is_installed("decord"):
+        del peers["decord"]
+    seconds = interleaved({"vidray": lambda: read_all(clip, fps=2.0), **peers}, rounds=rounds)
+    for peer in peers:
         yield Row(
             what=f"{len(times)} frames at 2 fps of 60 s",
             vidray=milliseconds(seconds["vidray"]),

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Literal
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
 from pipeline.config import DecodeLimits
-from pipeline.errors import BadInput, FailureCode
+from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
 from pipeline.video.frames import fill_gaps, resize, upright
@@ -21,6 +22,18 @@ from pipeline.video.source import OpenFile, Source, open_file
 from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
 
 Reader = Literal["pyav", "decord"]
+
+
+def is_installed(reader: Reader) -> bool:
+    """Whether this machine has the library; decord has wheels for x86-64 Linux and Windows only."""
+    return reader == "pyav" or find_spec("decord") is not None
+
+
+def require_installed(reader: Reader) -> None:
+    """ConfigError if this machine does not have the reader's library."""
+    if not is_installed(reader):
+        raise ConfigError(f"the reader {reader} is not installed: it has no wheel for this machine")
+
 
 MAX_SLOTS = 32
 MAY_PASS = {FailureCode.DECODER_CRASH, FailureCode.DECODE_MEMORY}  # tried a second time
@@ -185,6 +198,7 @@ class Media:
     def _order(self, reader: Reader, *, threads: int) -> ReadOrder:
         width, height = self._header.coded_width, self._header.coded_height
         if reader == "decord":
+            require_installed(reader)
             if self.info.is_mirrored or self.info.container == "mpegts":
                 raise BadInput(FailureCode.NOT_DECODABLE, "decord shows other frames of it")
             if self.info.rotation_deg % 180:  # it turns by itself

@@ -17,6 +17,7 @@ import pytest
 from pipeline.errors import FailureCode
 from pipeline.tasks.records import from_json
 from tests.media_factory import Clip, make
+from tests.readers import NEEDS_DECORD
 from tests.tiny_folder import write_folder
 
 VIDRAY = Path(sys.executable).with_name("vidray")
@@ -87,6 +88,7 @@ def test_json_is_one_record_per_line_and_nothing_else(model, clip, tmp_path):
     assert "not_found" in done.stderr
 
 
+@NEEDS_DECORD
 def test_both_readers_give_the_same_words(model, clip):
     said = [
         run(model, clip, "--max-new-tokens", "6", "--reader", reader)

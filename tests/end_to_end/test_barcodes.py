@@ -15,6 +15,7 @@ from pipeline.video.seeks import Seek
 from pipeline.video.source import Source
 from tests.media_factory import Clip, ffmpeg, make, read_barcode
 from tests.plans import make_plan
+from tests.readers import NEEDS_DECORD
 
 GAPS_MS = (10, 500, 33, 33, 40, 700, 15, 15, 2000, 33, 33, 33, 120, 400, 33, 33, 10, 10, 10, 900)
 UNEVEN = {"times": (0, *np.cumsum(GAPS_MS).tolist()), "ticks": 1000}
@@ -73,14 +74,14 @@ NOT_FOR_DECORD = {
     *(name for name in CLIPS if CLIPS[name].codec == "av1"),
     *(name for name in CLIPS if CLIPS[name].is_mirrored),
 }
-WAYS: tuple[tuple[Reader, Seek, int | None, int], ...] = (
+WAYS = (
     ("pyav", "auto", 1, 1),
     ("pyav", "auto", None, 2),
     ("pyav", "never", 1, 2),
     ("pyav", "always", 1, 2),
     ("pyav", "auto", 4, 1),
-    ("decord", "auto", 1, 1),
-    ("decord", "auto", 4, 1),
+    pytest.param("decord", "auto", 1, 1, marks=NEEDS_DECORD),
+    pytest.param("decord", "auto", 4, 1, marks=NEEDS_DECORD),
 )
 
 

@@ -120,6 +120,15 @@ def test_either_way_to_the_command_line_says_its_version(program):
     assert (said.stdout, said.stderr) == (f"vidray {version('vidray')}\n", "")
 
 
+def test_a_reader_that_is_not_installed_is_one_line_too(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "decord", None)
+    code, _, err = typed(monkeypatch, capsys, "analyze", "a.mp4", "--reader", "decord")
+    assert (code, err.splitlines()[1:]) == (
+        2,
+        ["vidray: the reader decord is not installed: it has no wheel for this machine"],
+    )
+
+
 def test_what_is_typed_wrong_is_found_before_ray_is_started(monkeypatch, capsys, tmp_path):
     def start_fleet(*_, **__):
         pytest.fail("Ray was started")

@@ -1,5 +1,6 @@
 """Promises of the way from decoded pixels to planned frames."""
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import DecodeLimits
-from pipeline.errors import BadInput, FailureCode
+from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import Size
 from pipeline.video.frames import fill_gaps, orientation, resize, upright
 from pipeline.video.reader import Media, Reader, open_media
@@ -19,6 +20,7 @@ from pipeline.video.source import Source
 from pipeline.video.wire import FROM_START
 from tests.media_factory import Clip, make, read_barcode
 from tests.plans import make_plan
+from tests.readers import READERS
 from tests.tiny_model import import_transformers
 
 
@@ -147,11 +149,18 @@ def numbers(media: Media, *, fps: float, reader: Reader = "pyav") -> list[int | 
     return [read_barcode(frame.numpy()) for chunk in chunks for frame in chunk.frames]
 
 
-@pytest.mark.parametrize("reader", ["pyav", "decord"])
+@pytest.mark.parametrize("reader", READERS)
 def test_the_frames_of_the_plan_come_in_order(tmp_path: Path, reader: Reader) -> None:
     path = make(tmp_path, Clip(num_frames=24, b_frames=2))
     with open_media(Source.of(path)) as media:
         assert numbers(media, fps=12, reader=reader) == list(range(24))
+
+
+def test_a_reader_that_is_not_installed_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
+    path = make(tmp_path, Clip(num_frames=24))
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with open_media(Source.of(path)) as media, pytest.raises(ConfigError, match="reader decord"):
+        numbers(media, fps=12, reader="decord")
 
 
 def test_one_open_video_can_be_read_again_and_again(tmp_path: Path) -> None:
