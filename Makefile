@@ -21,7 +21,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vidray needs Python 3.11 or newer, this is " + sys.version)'
+	@$(PYTHON) -m pipeline.platforms
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt

@@ -16,6 +16,7 @@ from jobs.demo_model.cli import app as demo_model
 from jobs.exits import Exit
 from jobs.soak.cli import app as fleet_soak
 from pipeline.errors import ConfigError, VidrayError
+from pipeline.platforms import objection_here
 
 app = typer.Typer(
     name="vidray",
@@ -228,7 +229,8 @@ def main() -> None:
     """Run the command line; whatever goes wrong is one line and an exit code."""
     # As an exception, so that children are ended and the terminal is given back.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))
-    sys.exit(_run())
+    objection = objection_here()
+    sys.exit(_complain(objection, Exit.FAILED) if objection else _run())
 
 
 def _run() -> int:
