@@ -5,18 +5,35 @@ import logging
 import os
 import time
 from collections.abc import Awaitable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import ray
 import torch
 from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from actors.ray_private import life_of
 from pipeline.errors import Transient, VidrayError
 
-Handle = Any  # Ray makes an actor handle's methods at run time
 Result = TypeVar("Result")
+
+
+class RemoteMethod(Protocol):
+    """A method of an actor, as its handle has it."""
+
+    def remote(self, *arguments: object) -> Any:
+        """Call it: a reference to what it returns, several, or a stream of them."""
+
+    def options(self, **options: object) -> "RemoteMethod":
+        """The same method, called in another way."""
+
+
+class Handle(Protocol):
+    """An actor: Ray makes its handle's methods at run time. Only clients.py should call them."""
+
+    def __getattr__(self, name: str) -> RemoteMethod: ...
+
 
 _NO_MEMORY = (MemoryError, torch.OutOfMemoryError)
 _log = logging.getLogger("vidray.actors")
@@ -66,7 +83,12 @@ async def recover(actor: Handle, *, patience_s: float) -> None:
     if await until_ready(actor, patience_s=patience_s) or life is None:
         return
     if life == await asyncio.to_thread(life_of, actor):
-        ray.kill(actor, no_restart=False)
+        restart(actor)
+
+
+def restart(actor: Handle) -> None:
+    """Kill an actor; Ray starts it again."""
+    ray.kill(cast("ActorHandle[Any]", actor), no_restart=False)
 
 
 def end_process(reason: BaseException) -> NoReturn:
@@ -80,7 +102,7 @@ async def _require_alive(actor: Handle, *, patience_s: float) -> None:
         async with asyncio.timeout(patience_s):
             await _translated(actor.process_id.remote())
     except TimeoutError:
-        ray.kill(actor, no_restart=False)
+        restart(actor)
         raise Transient(f"an actor was silent for {2 * patience_s:g} s") from None
 
 

@@ -2,38 +2,41 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import ray
-from ray import ObjectRefGenerator
 from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.calls import Handle, answer_of, recover
+from actors.calls import Handle
 from actors.cluster import connected
-from actors.decoder import LanguageDecoderActor
-from actors.encoder import VisionEncoderActor
-from actors.host import StreamHostActor
-from actors.pool import PoolNames, Pools
+from actors.fleet_session import FleetSession
+from actors.frame_reader import FrameReaderActor
+from actors.host_client import StreamHostClient
+from actors.language_decoder import LanguageDecoderActor
+from actors.pools import PoolNames, Pools
 from actors.profile import Profile
-from actors.reader import FrameReaderActor
-from pipeline.analyse import ignore
+from actors.stream_host import StreamHostActor
+from actors.vision_encoder import VisionEncoderActor
 from pipeline.config import DecodeLimits
 from pipeline.errors import Transient
+from pipeline.events import Listener, ignore
 from pipeline.families.qwen2_vl.sampling import load_family
-from pipeline.flow import Event, Listener
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
+
+FIRST_PAUSE_S = 0.25  # before the second attempt; each is twice as long as the one before
+Value = TypeVar("Value")
 
 
 class Fleet:
@@ -43,6 +46,7 @@ class Fleet:
         self.pools = pools
         self.host = host
         self._profile = profile
+        self._host = StreamHostClient(host, stall_s=profile.stall_s)
         self._room = asyncio.Semaphore(profile.videos_in_flight)
         self._is_started = False
 
@@ -79,56 +83,35 @@ class Fleet:
     ) -> Record:
         """Do all tasks on one video; waits for its turn. Events may repeat after a loss."""
         async with self._room:
-            if (
-                not self._is_started
-            ):  # who loads a model for minutes does not answer, and is not lost
-                async for _ in self.starting():
-                    pass
-            for attempt in itertools.count(1):
-                try:
-                    if listener is ignore:
-                        return await self._record(source, tasks, video_id)
-                    return await self._analyse(source, tasks, video_id, listener)
-                except Transient as error:
-                    if attempt >= self._profile.max_attempts:
-                        raise Transient(f"the stream host was lost {attempt} times") from error
-                    await recover(self.host, patience_s=self._profile.stall_s)
+            try:
+                return await self.attempt(
+                    lambda: self._host.analyse(source, tasks, video_id, listener)
+                )
+            except Transient as error:
+                return await self._host.refusal(source, tasks, video_id, str(error))
+
+    async def session(self, source: Source) -> FleetSession:
+        """A video that stays open for many questions. Close it; BadInput for its own fault."""
+        opened = await self.attempt(lambda: self._host.open_session(source))
+        return FleetSession(self._host, self.attempt, source, opened)
+
+    async def attempt(self, run: Callable[[], Awaitable[Value]]) -> Value:
+        """What a run returns that lost nothing; Transient after `max_attempts` that did.
+
+        The only place that tries again: what runs has no side effects.
+        """
+        if not self._is_started:  # who loads a model for minutes does not answer, and is not lost
+            async for _ in self.starting():
+                pass
+        for number in itertools.count(1):
+            try:
+                return await run()
+            except Transient as error:
+                if number >= self._profile.max_attempts:
+                    raise Transient(f"{number} attempts, then: {error}") from error
+                await asyncio.sleep(FIRST_PAUSE_S * 2 ** (number - 1))
+                await self._host.all_ready()
         raise AssertionError("unreachable")
-
-    async def _analyse(
-        self, source: Source, tasks: Tasks, video_id: str, listener: Listener
-    ) -> Record:
-        analyse = self.host.analyse.options(num_returns="streaming")
-        items = analyse.remote(source, tasks, video_id)
-        try:
-            while True:
-                for item in await self._next(items):
-                    if isinstance(item, Record):
-                        return item
-                    listener(item)
-        except StopAsyncIteration:
-            raise Transient("the stream host ended without a record") from None
-        except BaseException:
-            # Whoever gave up wants nothing held. Its calls stay: by them the host frees everything.
-            ray.cancel(items, recursive=False)
-            raise
-
-    async def _record(self, source: Source, tasks: Tasks, video_id: str) -> Record:
-        call = self.host.record.remote(source, tasks, video_id)
-        try:
-            return await answer_of(self.host, call, stall_s=self._profile.stall_s)
-        except BaseException:  # as below
-            ray.cancel(call, recursive=False)
-            raise
-
-    async def _next(
-        self, items: "ObjectRefGenerator[list[Event | Record]]"
-    ) -> list[Event | Record]:
-        """What the host yields next, for as long as it is alive."""
-        stall_s = self._profile.stall_s
-        reference = await answer_of(self.host, anext(items), stall_s=stall_s)
-        batch: list[Event | Record] = await answer_of(self.host, reference, stall_s=stall_s)
-        return batch
 
 
 @contextmanager
@@ -184,7 +167,7 @@ def _readers(
 ) -> tuple[Handle, ...]:
     pool = profile.readers
     limits = replace(limits, ahead_bytes=pool.ahead_bytes)
-    actor: Handle = FrameReaderActor
+    actor: Any = FrameReaderActor
     return tuple(
         actor.options(name=name, num_cpus=pool.num_cpus).remote(
             limits, reader, pool.videos_per_actor
@@ -196,7 +179,7 @@ def _readers(
 def _encoders(names: Sequence[str], profile: Profile, folder: str) -> tuple[Handle, ...]:
     pool = profile.encoders
     place: dict[str, Any] = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
-    actor: Handle = VisionEncoderActor
+    actor: Any = VisionEncoderActor
     return tuple(actor.options(name=name, **place).remote(folder, profile) for name in names)
 
 

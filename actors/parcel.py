@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.types import FrameChunk, Geometry, Grid, Size, TokenChunk
+from pipeline.types import FrameChunk, Geometry, TokenChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,6 @@ class FrameParcel:
             chunk.frames.numpy(),
             chunk.is_damaged,
         )
-
-    @property
-    def grid(self) -> Grid:
-        num_frames, height, width, _ = self.frames.shape
-        return self.geometry.grid(self.geometry.num_steps(num_frames), Size(height, width))
 
     def unpack(self) -> FrameChunk:
         return FrameChunk(

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.config import MIB, EngineLimits
+from pipeline.config import MIB, VIDEO_BYTES, EngineLimits, SessionLimits
 from pipeline.errors import ConfigError
 
 
@@ -61,6 +61,24 @@ class DecoderPool(_Settings):
         return EngineLimits(max_tokens=self.kv_tokens, question_tokens=self.question_tokens)
 
 
+class SessionPool(_Settings):
+    """Videos that stay open for more questions."""
+
+    idle_s: float = Field(
+        default=300.0, gt=0, description="until an idle video's keys and values are given up"
+    )
+    idle_tokens: int = Field(
+        default=32_768, ge=0, description="keys and values that all idle videos may keep"
+    )
+    forget_s: float = Field(default=3_600.0, gt=0, description="until an idle video is closed")
+
+    @property
+    def limits(self) -> SessionLimits:
+        return SessionLimits(
+            idle_s=self.idle_s, max_tokens=self.idle_tokens, forget_s=self.forget_s
+        )
+
+
 class Profile(_Settings):
     """One deployment. Defaults are the laptop: two cores, 4 GiB, no GPU."""
 
@@ -70,9 +88,10 @@ class Profile(_Settings):
     readers: ReaderPool = ReaderPool()
     encoders: EncoderPool = EncoderPool()
     decoders: DecoderPool = DecoderPool()
+    sessions: SessionPool = SessionPool()
     videos_in_flight: int = Field(default=8, ge=1, description="videos open at once")
     video_bytes: int = Field(
-        default=24 * MIB,
+        default=VIDEO_BYTES,
         ge=1,
         description="frames and token chunks of one video between reader and decoder; "
         "one chunk, at most 12 MiB with 2B and 22 MiB with 72B, may always be on its way",

@@ -17,8 +17,8 @@ from jobs.wish import Wish, require
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError
+from pipeline.events import each
 from pipeline.families.qwen2_vl.generation_config import load_generation
-from pipeline.flow import each
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record, to_json
 from pipeline.tasks.tasks import Tasks

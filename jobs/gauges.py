@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
 from pipeline.config import MIB
-from pipeline.flow import Event, Moved, Planned
+from pipeline.events import Event, Moved, Planned
 from pipeline.stint import Stage, Stint
 
 WINDOW_S = 10.0  # what "now" means

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.flow import Event, Listener, Moved, Planned, Words
+from pipeline.events import Event, Listener, Moved, Planned, Words
 from pipeline.stint import Place, Stint
 from pipeline.tasks.requests import Request
 

@@ -14,11 +14,11 @@ from rich.status import Status
 
 from actors.profile import Profile
 from jobs.wish import require
-from pipeline.analyse import analyse, ignore
+from pipeline.analyse import analyse
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
+from pipeline.events import Listener, ignore
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
-from pipeline.flow import Listener
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.check import check_model, share_of
 from pipeline.tasks.records import Record

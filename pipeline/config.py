@@ -7,6 +7,7 @@ from pipeline.types import Geometry
 
 MIB = 1 << 20
 GIB = 1 << 30
+VIDEO_BYTES = 24 * MIB  # that one video may have on its way between its reader and its decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,19 @@ class Sampling:
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken; below 1e-5 no other has a chance."""
         return self.temperature < 1e-5 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """What videos that are open, and asked nothing right now, may hold."""
+
+    idle_s: float = 300.0  # then a video's streams are closed; its next question fills them again
+    max_tokens: int = 32_768  # of all idle streams of one host; the longest idle give way
+    forget_s: float = 3_600.0  # then the video is not open any more
+
+    def __post_init__(self) -> None:
+        if self.idle_s <= 0 or self.max_tokens < 0 or self.forget_s < self.idle_s:
+            raise ConfigError(f"need 0 < idle_s <= forget_s and max_tokens >= 0, got {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

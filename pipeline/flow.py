@@ -1,146 +1,275 @@
-"""The seam between what is done with a video (analyse.py) and where it is done.
+"""How a video flows from stage to stage, wherever they are: in order, ahead, within credit."""
 
-A flow opens videos, turns their frames into token chunks and runs the language model. The one in
-local.py does it in this process; actors can do it elsewhere. Nothing here computes.
-"""
-
+import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic
+from uuid import uuid4
 
-from pipeline.engine.stream import Piece
-from pipeline.stint import Stage, Stint
-from pipeline.tasks.requests import Request, View
-from pipeline.types import MediaInfo, SamplingPlan
+from pipeline.config import VIDEO_BYTES
+from pipeline.credit import Credit
+from pipeline.engine.ids import StreamId
+from pipeline.engine.question import Question, TextDelta
+from pipeline.events import Listener, Moved
+from pipeline.pool import Berth, Pool
+from pipeline.ports import Decoder, Encoded, Encoder, FrameReader, Frames, Opened, Read, Tokens
+from pipeline.served_model import ServedModel
+from pipeline.stint import Stint
+from pipeline.tasks.requests import View
+from pipeline.types import ChunkSpan, SamplingPlan, Window
+from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedChunk:
-    """A token chunk and what it took to make it. read_s: waiting for its frames.
+class EncodedChunk(Generic[Tokens]):
+    """A token chunk and what it took to make it.
 
-    tokens: whatever the streams of the same flow take, the TokenChunk or a reference to it.
-    taken: to be called when the decoder has them, so that others may have the room they took.
+    taken: to be called when the decoder has it, so that others may have the room it took.
     """
 
-    index: int
-    tokens: Any
+    span: ChunkSpan
+    tokens: Tokens
     num_frames: int
     num_damaged: int
     read_s: float
     encode_s: float
     taken: Callable[[], None]
 
-    @classmethod
-    def of(
-        cls,
-        index: int,
-        tokens: Any,
-        is_damaged: Sequence[bool],
-        *,
-        read_s: float,
-        encode_s: float,
-        taken: Callable[[], None] = lambda: None,
-    ) -> "EncodedChunk":
-        """The tokens of frames that are marked as damaged or not, one mark each."""
-        return cls(
-            index=index,
-            tokens=tokens,
-            num_frames=len(is_damaged),
-            num_damaged=sum(is_damaged),
-            read_s=read_s,
-            encode_s=encode_s,
-            taken=taken,
-        )
 
+class Flow(Generic[Frames, Tokens]):
+    """Opens videos and streams on pools of readers, encoders and decoders.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """The plan is frozen; nothing is decoded yet. num_steps: temporal patches over all views."""
-
-    media: MediaInfo
-    plan: SamplingPlan
-    num_steps: int
-    stint: Stint
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A stage is through with a chunk of this many temporal patches."""
-
-    num_steps: int
-    stint: Stint
-    window_index: int
-    chunk_index: int
-
-    @property
-    def stage(self) -> Stage:
-        return self.stint.stage
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Some more text of the answer to a request; all of it, in pieces, in order.
-
-    stint: since the piece before, or since the request was put.
+    owner: whose streams they are, in every id. video_bytes: what one video may have on its way.
     """
 
-    request: Request
-    text: str
-    stint: Stint
+    def __init__(
+        self,
+        model: ServedModel,
+        *,
+        readers: Pool[FrameReader[Frames]],
+        encoders: Pool[Encoder[Frames, Tokens]],
+        decoders: Pool[Decoder[Tokens]],
+        planner: Planner,
+        owner: str = "local",
+        video_bytes: int = VIDEO_BYTES,
+    ) -> None:
+        self.model = model
+        self.video_bytes = video_bytes
+        self._readers, self.encoders, self._decoders = readers, encoders, decoders
+        self._planner = planner
+        self._owner, self._life = owner, uuid4().hex[:8]
+        self._numbers = itertools.count()
+
+    async def open(self, source: Source) -> "Video[Frames, Tokens]":
+        """Open and plan a video: header and packet index only. Close it."""
+        berth = self._readers.least_loaded(load=1)
+        name = self._new_name()
+        try:
+            opened = await berth.member.open(name, source)
+            return Video(self, berth, name, opened, self._planner.of(source))
+        except BaseException:
+            berth.give_back()
+            await berth.member.close(name)
+            raise
+
+    async def stream(self, view: View | None) -> "OpenStream[Tokens]":
+        """Room in a decoder for a view, or for prompts of text alone. Close it."""
+        media = self.model.prompts.media(view)
+        num_tokens = sum(medium.num_tokens for medium in media)
+        num_tokens += self.model.prompts.limits.question_tokens
+        berth = self._decoders.least_loaded(load=num_tokens)
+        stream = OpenStream(berth, self._new_name(), view, num_tokens=num_tokens)
+        try:
+            await berth.member.open(stream.name, media)
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
+
+    def num_bytes(self, window: Window, span: ChunkSpan) -> int:
+        """What a chunk of this window holds on its way: its frames, then also its tokens."""
+        num_frames = span.num_steps * window.grid.geometry.temporal
+        frames = num_frames * window.grid.size.num_pixels * 3
+        return frames + span.num_steps * window.grid.tokens_per_step * self.model.token_bytes
+
+    async def release(self) -> None:
+        """Free what an earlier life of this owner left open; who was restarted holds nothing."""
+        await asyncio.gather(
+            *(reader.release(self._owner) for reader in self._readers.members),
+            *(decoder.release(self._owner) for decoder in self._decoders.members),
+        )
+
+    async def ready(self) -> None:
+        """Wait until everybody answers; one that was lost loads its model again first."""
+        await asyncio.gather(
+            *(reader.ready() for reader in self._readers.members),
+            *(encoder.ready() for encoder in self.encoders.members),
+            *(decoder.ready() for decoder in self._decoders.members),
+        )
+
+    def _new_name(self) -> StreamId:
+        return StreamId(self._owner, self._life, next(self._numbers))
 
 
-Event = Planned | Moved | Words
-Listener = Callable[[Event], None]  # called from any thread; must not block
+AnyFlow = Flow[Any, Any]  # of whoever does not care how chunks travel
 
 
-def each(*listeners: Listener) -> Listener:
-    """One that tells them all, in this order."""
+class Video(Generic[Frames, Tokens]):
+    """A video that is open in a reader."""
 
-    def hear(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    return hear
-
-
-class Video(Protocol):
-    """An open video."""
-
-    media: MediaInfo
-    plan: SamplingPlan
-    etag: str
-    size_bytes: int
+    def __init__(
+        self,
+        flow: Flow[Frames, Tokens],
+        berth: Berth[FrameReader[Frames]],
+        name: StreamId,
+        opened: Opened,
+        planner: Planner,
+    ) -> None:
+        self.media, self.etag, self.size_bytes = opened.media, opened.etag, opened.size_bytes
+        self.plan = planner.plan(opened.media, source_id=opened.etag)
+        self._flow = flow
+        self._berth = berth
+        self._name = name
+        self._planner = planner
 
     def still_at(self, time_s: float) -> SamplingPlan:
         """The plan of the one frame shown at time_s."""
+        return self._planner.plan_still(self.media, time_s, source_id=self.etag)
 
-    def token_chunks(self, view: View, *, listener: Listener) -> AsyncGenerator[EncodedChunk, None]:
-        """The view's chunks in order, read ahead within bounds; tells of "read" and "encode"."""
+    async def close(self) -> None:
+        """Let its children go; twice is once."""
+        self._berth.give_back()
+        await self._berth.member.close(self._name)
+
+    async def token_chunks(
+        self, view: View, *, listener: Listener
+    ) -> AsyncGenerator[EncodedChunk[Tokens], None]:
+        """The view's chunks in order; reader and encoder work ahead as far as the credit goes.
+
+        The listener hears of "read" and "encode".
+        """
+        # Always the same encoder for one video, so that its chunks are encoded in order.
+        berth = self._flow.encoders.least_loaded(load=view.window.grid.num_tokens)
+        ahead = _Ahead(self._flow, self._berth.member, berth.member, self._name, view, listener)
+        try:
+            async with aclosing(ahead.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            berth.give_back()
 
 
-class OpenStream(Protocol):
-    """The language model looking at one view, or at text alone."""
+class _Ahead(Generic[Frames, Tokens]):
+    """One view's chunks on their way: read while there is credit, encoded in that order."""
 
-    async def prefill(self, chunk: EncodedChunk) -> Stint:
+    def __init__(
+        self,
+        flow: Flow[Frames, Tokens],
+        reader: FrameReader[Frames],
+        encoder: Encoder[Frames, Tokens],
+        name: StreamId,
+        view: View,
+        listener: Listener,
+    ) -> None:
+        self._flow, self._reader, self._encoder = flow, reader, encoder
+        self._name, self._view, self._tell = name, view, listener
+        self._credit = Credit(flow.video_bytes)
+        self._encoding: asyncio.Queue[
+            tuple[Read[Frames], asyncio.Task[Encoded[Tokens]]] | Exception
+        ] = asyncio.Queue()
+
+    async def chunks(self) -> AsyncGenerator[EncodedChunk[Tokens], None]:
+        window = self._view.window
+        reading = asyncio.create_task(self._read_all())
+        try:
+            for span in window.chunks:
+                item = await self._encoding.get()
+                if isinstance(item, Exception):
+                    raise item
+                read, encoding = item
+                encoded = await encoding
+                self._tell(Moved(span.num_steps, encoded.stint, window.index, span.index))
+                yield EncodedChunk(
+                    span=span,
+                    tokens=encoded.tokens,
+                    num_frames=len(read.is_damaged),
+                    num_damaged=sum(read.is_damaged),
+                    read_s=read.stint.duration_s,
+                    encode_s=encoded.stint.duration_s,
+                    taken=partial(self._credit.give_back, self._flow.num_bytes(window, span)),
+                )
+        finally:
+            reading.cancel()
+            await self._drop(reading)
+
+    async def _read_all(self) -> None:
+        """Read chunk after chunk while there is credit, and send each on to the encoder."""
+        window = self._view.window
+        begins: View | None = replace(self._view, requests=())  # of no interest to a reader
+        try:
+            for span in window.chunks:
+                await self._credit.take(self._flow.num_bytes(window, span))
+                read = await self._reader.read(self._name, begins)
+                begins = None
+                self._tell(Moved(span.num_steps, read.stint, window.index, span.index))
+                left = len(window.chunks) - 1 - span.index
+                encoding = asyncio.create_task(self._encoder.encode(read.frames, left=left))
+                self._encoding.put_nowait((read, encoding))
+        except Exception as error:  # noqa: BLE001 - raised again by whoever takes the chunks
+            self._encoding.put_nowait(error)
+
+    async def _drop(self, reading: "asyncio.Task[None]") -> None:
+        """Nobody wants what is still on its way."""
+        dropped: list[asyncio.Task[Any]] = [reading]
+        while not self._encoding.empty():
+            item = self._encoding.get_nowait()
+            if not isinstance(item, Exception):
+                item[1].cancel()
+                dropped.append(item[1])
+        await asyncio.gather(*dropped, return_exceptions=True)
+
+
+class OpenStream(Generic[Tokens]):
+    """The language model looking at one view, or at text alone. num_tokens: what it reserves."""
+
+    def __init__(
+        self, berth: Berth[Decoder[Tokens]], name: StreamId, view: View | None, *, num_tokens: int
+    ) -> None:
+        self.name = name
+        self.num_tokens = num_tokens
+        self.is_open = True
+        self._berth = berth
+        self._chunks = view.window.chunks if view else ()
+
+    async def prefill(self, chunk: EncodedChunk[Tokens]) -> Stint:
         """Take the next chunk; returns what that took."""
+        number = chunk.span.index
+        left = len(self._chunks) - 1 - number
+        return await self._berth.member.prefill(self.name, chunk.tokens, number=number, left=left)
 
-    def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
-        """Answer all requests at once, piece by piece; a failure is its request's. Call it once."""
+    async def ask(
+        self, questions: Sequence[Question], *, closes: bool = False
+    ) -> AsyncGenerator[TextDelta, None]:
+        """Answer all questions at once, piece by piece; a failure is its question's.
 
+        closes: the stream, after the last answer.
+        """
+        num_left = len(questions)
+        async with aclosing(self._berth.member.ask(self.name, questions, closes=closes)) as deltas:
+            async for delta in deltas:
+                num_left -= delta.completion is not None
+                if closes and num_left == 0:  # the decoder does it by itself
+                    self.is_open = False
+                    self._berth.give_back()
+                yield delta
 
-class Flow(Protocol):
-    """Where videos are read, encoded and answered. BadInput is the video's fault everywhere."""
-
-    model: str
-    model_digest: str
-
-    def open(self, source: Source) -> AbstractAsyncContextManager[Video]:
-        """Open and plan a video: header and packet index only."""
-
-    def stream(self, view: View | None) -> AbstractAsyncContextManager[OpenStream]:
-        """Room in the language model for a view, or for prompts of text alone."""
-
-    def max_parts(self, max_new_tokens: int) -> int:
-        """How many texts of that many tokens fit one prompt of text alone; at least 2."""
+    async def close(self) -> None:
+        """Free everything it holds; twice is once."""
+        self._berth.give_back()
+        if self.is_open:
+            self.is_open = False
+            await self._berth.member.close(self.name)

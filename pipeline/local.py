@@ -1,59 +1,40 @@
-"""The flow in this process: one thread reads ahead, one computes.
+"""The flow in this process: the stages as they are, one thread that computes.
 
-Decoding happens in child processes, so it goes on while the model works; the reader holds a few
-chunks and then waits. Encoding, prefill and generation take turns: they want the same cores.
+Decoding happens in child processes, so it goes on while the model works. Encoding, prefill and
+generation take turns on one thread: they want the same cores.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from pipeline.ahead import read_ahead
-from pipeline.config import DecodeLimits, EngineLimits, Sampling
-from pipeline.engine.admission import Engine
-from pipeline.engine.answer import Question
-from pipeline.engine.stream import Piece, Stream
-from pipeline.families.qwen2_vl.chat import ChatLayout
-from pipeline.families.qwen2_vl.generation_config import load_generation
-from pipeline.families.qwen2_vl.sampling import load_family
-from pipeline.flow import EncodedChunk, Listener, Moved
-from pipeline.model.digest import digest, display_name
+from pipeline.config import VIDEO_BYTES, DecodeLimits, EngineLimits
+from pipeline.engine.engine import Engine
+from pipeline.engine.rank import Rank
+from pipeline.flow import Flow
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed import pack
 from pipeline.model.quantize import quantize
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
-from pipeline.prompts import Prompts
-from pipeline.stint import Place, Stint
-from pipeline.tasks.requests import Request, View
-from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, TokenChunk
-from pipeline.video.family import Family
+from pipeline.pool import Pool
+from pipeline.served_model import ServedModel
+from pipeline.stages.encoding import EncodingStage
+from pipeline.stages.reading import ReadingStage
+from pipeline.stint import Place
+from pipeline.types import FrameChunk, TokenChunk
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
-from pipeline.video.reader import Media, Reader, open_media
-from pipeline.video.source import Source, identity
-
-CHUNKS_AHEAD = 3
-T = TypeVar("T")
+from pipeline.video.reader import Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
-    """A checkpoint in this process, and what it says about its own use."""
+    """A checkpoint in this process."""
 
-    name: str
-    digest: str
-    sampling: Sampling
-    family: Family
+    served: ServedModel
     encoder: VisionEncoder
-    engine: Engine
-    prompts: Prompts
+    rank: Rank
 
     @classmethod
     def load(
@@ -68,26 +49,20 @@ class LocalModel:
 
         int8: the opt-in mode of quantize.py, for the language model; the name says so in every row.
         """
-        limits = limits or EngineLimits()
-        generation = load_generation(folder)
-        family = load_family(folder)
+        served = ServedModel.load(folder, limits=limits, int8=int8)
         tokenizer = Tokenizer.load(folder)
         model = load_model(folder, device=device)
         pack(model.vision)
         quantize(model.language) if int8 else pack(model.language)
         return cls(
-            name=display_name(folder, int8=int8),
-            digest=digest(folder),
-            sampling=generation.sampling,
-            family=family,
+            served=served,
             encoder=VisionEncoder(model.vision),
-            engine=Engine(model.language, tokenizer, eos_ids=generation.eos_ids, limits=limits),
-            prompts=Prompts(ChatLayout(tokenizer), limits),
+            rank=Rank(model.language, tokenizer, eos_ids=served.eos_ids, limits=limits),
         )
 
 
-class LocalFlow:
-    """Runs one video at a time through one model. Close it when done."""
+class LocalFlow(Flow[FrameChunk, TokenChunk]):
+    """One model's stages, for few videos at a time. Close it when done."""
 
     def __init__(
         self,
@@ -96,152 +71,23 @@ class LocalFlow:
         options: PlanOptions,
         reader: Reader = "pyav",
         limits: DecodeLimits | None = None,
+        video_bytes: int = VIDEO_BYTES,
     ) -> None:
-        self.model = model.name
-        self.model_digest = model.digest
-        self._model = model
-        self._planner = Planner(family=model.family, options=options)
-        self._reader: Reader = reader
-        self._limits = limits or DecodeLimits()
-        self._reader_place, self._model_place = Place.here("reader"), Place.here("model")
-        self._reading = ThreadPoolExecutor(1, "read")
         self.computing = ThreadPoolExecutor(1, "compute")
+        place = Place.here("model")
+        self._reading = ReadingStage(limits or DecodeLimits(), reader=reader)
+        encoding = EncodingStage(model.encoder, thread=self.computing, place=place)
+        engine = Engine(model.rank, thread=self.computing, place=place)
+        super().__init__(
+            model.served,
+            readers=Pool([self._reading]),
+            encoders=Pool([encoding]),
+            decoders=Pool([engine]),
+            planner=Planner(family=model.served.family, options=options),
+            video_bytes=video_bytes,
+        )
 
     def close(self) -> None:
         """End the threads; what they are in the middle of is finished first."""
-        self._reading.shutdown(cancel_futures=True)
+        self._reading.stop()
         self.computing.shutdown(cancel_futures=True)
-
-    @asynccontextmanager
-    async def open(self, source: Source) -> AsyncIterator["LocalVideo"]:
-        context = open_media(source, self._limits)
-        media = await _on(self._reading, context.__enter__)
-        try:
-            etag = await _on(self._reading, identity, source)
-            size_bytes = source.path.stat().st_size
-            planner = self._planner.of(source)
-            yield LocalVideo(media, self, planner, etag=etag, size_bytes=size_bytes)
-        finally:
-            await _on(self._reading, context.__exit__, None, None, None)
-
-    @asynccontextmanager
-    async def stream(self, view: View | None) -> AsyncIterator["LocalStream"]:
-        prompts = self._model.prompts
-        with self._model.engine.open(prompts.media(view)) as stream:
-            yield LocalStream(stream, self, partial(prompts.questions, view))
-
-    def max_parts(self, max_new_tokens: int) -> int:
-        return self._model.prompts.max_parts(max_new_tokens)
-
-    def read(
-        self, media: Media, view: View, *, listener: Listener
-    ) -> AsyncGenerator[FrameChunk, None]:
-        """The view's frames, a few chunks ahead."""
-        frames = media.read(view.plan, view.window, reader=self._reader)
-        told = _told(frames, self._reader_place, listener)
-        return read_ahead(told, depth=CHUNKS_AHEAD, thread=self._reading)
-
-    async def encode(self, chunk: FrameChunk) -> tuple[TokenChunk, Stint]:
-        return await _on(self.computing, self._encode, chunk)
-
-    async def prefill(self, stream: Stream, chunk: TokenChunk) -> Stint:
-        return await _on(self.computing, self._prefill, stream, chunk)
-
-    def _encode(self, chunk: FrameChunk) -> tuple[TokenChunk, Stint]:
-        started_s = time.monotonic()
-        (encoded,) = self._model.encoder.encode([chunk])
-        tokens = encoded.tokens
-        stint = self._model_place.stint(
-            "encode", started_s, num_tokens=tokens.shape[0], num_bytes=tokens.nbytes
-        )
-        return encoded, stint
-
-    def _prefill(self, stream: Stream, chunk: TokenChunk) -> Stint:
-        started_s = time.monotonic()
-        stream.prefill(chunk)
-        return self._model_place.stint(
-            "prefill",
-            started_s,
-            num_tokens=chunk.tokens.shape[0],
-            kv_share=self._model.engine.kv_share,
-        )
-
-
-class LocalVideo:
-    """An open video whose frames this process reads and encodes."""
-
-    def __init__(
-        self, media: Media, flow: LocalFlow, planner: Planner, *, etag: str, size_bytes: int
-    ) -> None:
-        self.media: MediaInfo = media.info
-        self.plan = planner.plan(media.info, source_id=etag)
-        self.etag = etag
-        self.size_bytes = size_bytes
-        self._open_media = media
-        self._flow = flow
-        self._planner = planner
-
-    def still_at(self, time_s: float) -> SamplingPlan:
-        return self._planner.plan_still(self.media, time_s, source_id=self.etag)
-
-    async def token_chunks(
-        self, view: View, *, listener: Listener
-    ) -> AsyncGenerator[EncodedChunk, None]:
-        async with aclosing(self._flow.read(self._open_media, view, listener=listener)) as chunks:
-            started = time.monotonic()
-            async for chunk in chunks:
-                arrived = time.monotonic()
-                tokens, stint = await self._flow.encode(chunk)
-                listener(_moved(chunk, stint))
-                yield EncodedChunk.of(
-                    chunk.index,
-                    tokens,
-                    chunk.is_damaged,
-                    read_s=arrived - started,
-                    encode_s=stint.duration_s,
-                )
-                started = time.monotonic()
-
-
-class LocalStream:
-    """An open stream of this process's engine."""
-
-    def __init__(
-        self,
-        stream: Stream,
-        flow: LocalFlow,
-        questions: Callable[[Sequence[Request]], list[Question]],
-    ) -> None:
-        self._stream = stream
-        self._flow = flow
-        self._questions = questions
-
-    async def prefill(self, chunk: EncodedChunk) -> Stint:
-        return await self._flow.prefill(self._stream, chunk.tokens)
-
-    async def write(self, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
-        pieces = self._stream.write(self._questions(requests))
-        async with aclosing(read_ahead(pieces, depth=1, thread=self._flow.computing)) as ready:
-            async for piece in ready:
-                yield piece
-
-
-def _told(
-    frames: Iterator[FrameChunk], place: Place, listener: Listener
-) -> Generator[FrameChunk, None, None]:
-    """The same chunks; the listener hears of each as it is read."""
-    started_s = time.monotonic()
-    for chunk in frames:
-        num_frames, num_bytes = len(chunk.is_damaged), chunk.frames.nbytes
-        stint = place.stint("read", started_s, num_frames=num_frames, num_bytes=num_bytes)
-        listener(_moved(chunk, stint))
-        yield chunk
-        started_s = time.monotonic()
-
-
-def _moved(chunk: FrameChunk, stint: Stint) -> Moved:
-    return Moved(chunk.num_steps, stint, chunk.window_index, chunk.index)
-
-
-async def _on(thread: Executor, call: Callable[..., T], *arguments: object) -> T:
-    return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)

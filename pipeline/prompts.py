@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import EngineLimits
-from pipeline.engine.answer import Question
 from pipeline.engine.layout import PromptWindow
-from pipeline.families.qwen2_vl.chat import ChatLayout, Medium
+from pipeline.engine.question import Question
+from pipeline.families.qwen2_vl.chat import ChatLayout, Medium, Run
 from pipeline.tasks.requests import Request, View
 
 PROMPT_SLACK = 256  # tokens of a prompt around the texts it quotes
@@ -28,17 +28,25 @@ class Prompts:
         (ids_before,) = self.layout.before_media([medium])
         return [PromptWindow(ids_before=ids_before, plan_hash=view.plan.hash, window=view.window)]
 
-    def questions(self, view: View | None, requests: Sequence[Request]) -> list[Question]:
-        """The requests as questions on a stream that was opened with this view."""
-        lay_out = self.layout.text_only if view is None else self.layout.question
+    def questions(
+        self, view: View | None, requests: Sequence[Request], *, earlier: Sequence[Run] = ()
+    ) -> list[Question]:
+        """The requests as questions on a stream that was opened with this view.
+
+        earlier: for each request the ids of the conversation that it goes on with; none if it
+        begins one.
+        """
+        begin = self.layout.text_only if view is None else self.layout.question
         return [
             Question(
-                ids=lay_out(request.prompt),
+                ids=(*before, *self.layout.follow_up(request.prompt))
+                if before
+                else begin(request.prompt),
                 sampling=request.sampling,
                 constraint=request.constraint,
                 keep_control=request.kind == "ground",
             )
-            for request in requests
+            for request, before in zip(requests, earlier or ((),) * len(requests), strict=True)
         ]
 
     def max_parts(self, max_new_tokens: int) -> int:

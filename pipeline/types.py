@@ -251,6 +251,11 @@ class FrameChunk:
     def num_steps(self) -> int:
         return self.geometry.num_steps(len(self.is_damaged))
 
+    @property
+    def grid(self) -> Grid:
+        """Of its frames."""
+        return self.geometry.grid(self.num_steps, Size(*self.frames.shape[1:3]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenChunk:

@@ -1,11 +1,18 @@
 """Small streams for engines and replicas: a window of six steps, its chunks, questions on it."""
 
+import asyncio
+from collections.abc import Coroutine, Sequence
+from itertools import count
+from typing import Any
+
 from torch import Tensor
 
 from pipeline.config import EngineLimits, Sampling
-from pipeline.engine.admission import Engine
-from pipeline.engine.answer import Question
+from pipeline.engine.engine import Engine
+from pipeline.engine.ids import StreamId
 from pipeline.engine.layout import PromptWindow
+from pipeline.engine.question import Completion, Question, TextDelta
+from pipeline.engine.rank import Rank
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.encoder import VisionEncoder
@@ -13,6 +20,7 @@ from pipeline.types import ChunkSpan, FrameChunk, Grid, TokenChunk, Window
 from tests.tiny_model import Tiny, random_frames, random_ids
 from tests.tiny_tokenizer import tiny_tokenizer
 
+DEADLINE_S = 60
 EOS = Tiny().config.vocab_size - 6
 ROWS, COLUMNS = 2, 3  # merged tokens of a temporal patch
 STEPS = 6  # more than the rows and columns: the paper's and transformers 5's positions differ
@@ -66,7 +74,71 @@ def question(num_ids: int = 7, *, seed: int = 2, **knobs: object) -> Question:
     return Question(ids=tuple(random_ids(num_ids, seed=seed)), sampling=Sampling(**knobs))
 
 
-def new_engine(
+def new_rank(
     model: Qwen2VL, *, limits: EngineLimits = LIMITS, eos: tuple[int, ...] = (EOS,)
-) -> Engine:
-    return Engine(model.language, tiny_tokenizer(), eos_ids=eos, limits=limits)
+) -> Rank:
+    return Rank(model.language, tiny_tokenizer(), eos_ids=eos, limits=limits)
+
+
+def stream_id(number: int, *, owner: str = "test") -> StreamId:
+    return StreamId(owner, "", number)
+
+
+class Asking:
+    """An engine for tests that wait: streams are opened, filled and asked in turn."""
+
+    def __init__(
+        self, model: Qwen2VL, *, limits: EngineLimits = LIMITS, eos: tuple[int, ...] = (EOS,)
+    ) -> None:
+        self.rank = new_rank(model, limits=limits, eos=eos)
+        self.engine = Engine(self.rank)
+        self._numbers = count()
+
+    @property
+    def num_free_tokens(self) -> int:
+        return self.rank.admission.num_free_tokens
+
+    def open(self, media: Sequence[PromptWindow]) -> "AskedStream":
+        stream = AskedStream(self.engine, stream_id(next(self._numbers)))
+        wait(self.engine.open(stream.name, media))
+        return stream
+
+    def filled(self, model: Qwen2VL, shown: PromptWindow, *, seed: int = 0) -> "AskedStream":
+        stream = self.open([shown])
+        for chunk in token_chunks(model, shown, seed=seed):
+            stream.prefill(chunk)
+        return stream
+
+
+class AskedStream:
+    """One stream of it."""
+
+    def __init__(self, engine: Engine, name: StreamId) -> None:
+        self.name = name
+        self._engine = engine
+        self._num_chunks = 0
+
+    def prefill(self, chunk: TokenChunk) -> None:
+        self._num_chunks += 1
+        wait(self._engine.prefill(self.name, chunk, number=self._num_chunks - 1))
+
+    def deltas(self, questions: Sequence[Question]) -> list[TextDelta]:
+        async def run() -> list[TextDelta]:
+            return [delta async for delta in self._engine.ask(self.name, questions)]
+
+        return wait(run())
+
+    def ask_many(self, questions: Sequence[Question]) -> list[Completion]:
+        said = {each.question_index: each.completion for each in self.deltas(questions)}
+        return [said[index] for index in range(len(questions))]
+
+    def ask(self, question: Question) -> Completion:
+        (said,) = self.ask_many([question])
+        return said
+
+    def close(self) -> None:
+        wait(self._engine.close(self.name))
+
+
+def wait(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, DEADLINE_S))

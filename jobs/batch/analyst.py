@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,13 @@ from jobs.batch.method import Method, source_of
 from jobs.workplace import Analyse
 from pipeline.analyse import failure
 from pipeline.errors import BadInput
-from pipeline.flow import Event
+from pipeline.events import Event
+from pipeline.served_model import ModelIdentity
 from pipeline.store.archive import Archive, LocalCopy
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record
 
 Hear = Callable[[str, Event], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maker:
-    """Who is named in the row of a video that never reached the fleet."""
-
-    model: str
-    model_digest: str
 
 
 class Analyst:
@@ -39,14 +32,14 @@ class Analyst:
         analyse: Analyse,
         archive: Archive,
         method: Method,
-        maker: Maker,
+        model: ModelIdentity,
         *,
         hear: Hear = lambda video_id, event: None,
     ) -> None:
         self._analyse = analyse
         self._archive = archive
         self._method = method
-        self._maker = maker
+        self._model = model
         self._hear = hear
 
     async def make_row(self, item: Item) -> Record:
@@ -64,7 +57,7 @@ class Analyst:
                     listener=partial(self._hear, item.video_id),
                 )
         except BadInput as error:
-            record = failure(source, tasks, self._maker, video_id=item.video_id, error=error)
+            record = failure(source, tasks, self._model, video_id=item.video_id, error=error)
         if record.size_bytes is None:
             record = replace(record, size_bytes=item.size_bytes)
         return record

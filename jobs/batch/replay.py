@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jobs.analyze import demo_model
-from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.analyst import Analyst
 from jobs.batch.method import read_method
 from jobs.batch.output import CommittedRow, Output, find, open_output
 from jobs.exits import Exit
@@ -19,6 +19,7 @@ from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError
 from pipeline.model.digest import digest
+from pipeline.served_model import ModelIdentity
 from pipeline.store.archive import Archive
 from pipeline.tasks.records import Record
 
@@ -59,8 +60,8 @@ def make_again(output: Output, entry: CommittedRow, checkpoint: Path) -> Record:
     ):
         archive = Archive(s3=output.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
         provenance = entry.record.provenance
-        maker = Maker(model=provenance.model, model_digest=provenance.model_digest)
-        analyst = Analyst(analyse, archive, method, maker)
+        model = ModelIdentity(provenance.model, provenance.model_digest)
+        analyst = Analyst(analyse, archive, method, model)
         return asyncio.run(analyst.make_row(entry.item))
 
 

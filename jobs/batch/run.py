@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.profile import Profile
-from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.analyst import Analyst
 from jobs.batch.dry_run import dry_run
 from jobs.batch.events import Events, open_events
 from jobs.batch.job import Job
@@ -19,6 +19,7 @@ from jobs.gauges import Gauges
 from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
 from pipeline.model.digest import display_name
+from pipeline.served_model import ModelIdentity
 from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
 from pipeline.store.drive import Work, drive
@@ -72,11 +73,9 @@ def _make_all(
         tempfile.TemporaryDirectory(prefix="vidray-", dir=job.copies) as copies,
     ):
         archive = Archive(s3=prepared.s3, folder=copies, max_bytes=DecodeLimits().max_bytes)
-        maker = Maker(
-            model=display_name(prepared.checkpoint, int8=method.int8),
-            model_digest=prepared.spec.model_digest,
-        )
-        analyst = Analyst(analyse, archive, method, maker, hear=gauges.hear)
+        name = display_name(prepared.checkpoint, int8=method.int8)
+        model = ModelIdentity(name, prepared.spec.model_digest)
+        analyst = Analyst(analyse, archive, method, model, hear=gauges.hear)
 
         async def make_row(item: Item) -> Record:
             record = await analyst.make_row(item)

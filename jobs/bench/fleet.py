@@ -23,7 +23,7 @@ from jobs.bench.ray_data import STORE_BYTES, Twin
 from jobs.soak.trial import descendants
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
-from pipeline.flow import Event, Words
+from pipeline.events import Event, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks

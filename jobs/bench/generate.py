@@ -1,5 +1,6 @@
 """Generation against transformers' `generate`, exact and in the opt-in int8 mode, greedy."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from jobs.bench.limits import read_bytes_per_second
 from jobs.bench.measure import Row, interleaved
 from jobs.bench.peers import transformers_model
 from pipeline.config import Sampling
-from pipeline.engine.admission import Engine
-from pipeline.engine.answer import Question
+from pipeline.engine.engine import Engine
+from pipeline.engine.ids import StreamId
+from pipeline.engine.question import Completion, Question
+from pipeline.engine.rank import Rank
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.language import LanguageModel
 from pipeline.model.packed import pack
@@ -19,6 +22,7 @@ from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 
 PROMPT_TOKENS, NEW_TOKENS = 64, 64
+STREAM = StreamId("bench", "", 0)
 EXACT_TARGET, INT8_TARGET = 1.3, 3.0
 
 
@@ -33,8 +37,8 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
     theirs = transformers_model(checkpoint)
     seconds = interleaved(
         {
-            "exact": lambda: _write(engines["exact"], ids),
-            "int8": lambda: _write(engines["int8"], ids),
+            "exact": lambda: asyncio.run(_write(engines["exact"], ids)),
+            "int8": lambda: asyncio.run(_write(engines["int8"], ids)),
             "transformers": lambda: _write_transformers(theirs, ids),
         },
         rounds=rounds,
@@ -52,7 +56,7 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
 
 def _engine(language: LanguageModel, checkpoint: Path) -> Engine:
     ends = load_generation(checkpoint).eos_ids
-    return Engine(language, Tokenizer.load(checkpoint), eos_ids=ends)
+    return Engine(Rank(language, Tokenizer.load(checkpoint), eos_ids=ends))
 
 
 def _share_of_memory_limit(weight_bytes: int, seconds: float) -> Row:
@@ -68,11 +72,13 @@ def _share_of_memory_limit(weight_bytes: int, seconds: float) -> Row:
     )
 
 
-def _write(engine: Engine, ids: tuple[int, ...]) -> None:
-    sampling = Sampling(max_new_tokens=NEW_TOKENS)
-    with engine.open([]) as stream:
-        answer = stream.ask(Question(ids=ids, sampling=sampling)).answer
-    _require_length(len(answer.token_ids))
+async def _write(engine: Engine, ids: tuple[int, ...]) -> None:
+    await engine.open(STREAM, [])
+    said = Completion(finish_reason="stop")
+    question = Question(ids=ids, sampling=Sampling(max_new_tokens=NEW_TOKENS))
+    async for delta in engine.ask(STREAM, [question], closes=True):
+        said = delta.completion or said
+    _require_length(len(said.token_ids))
 
 
 def _write_transformers(model: torch.nn.Module, ids: tuple[int, ...]) -> None:

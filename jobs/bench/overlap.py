@@ -15,11 +15,14 @@ import torch
 
 from actors.fleet import Fleet, start_fleet
 from actors.profile import Profile
+from jobs.bench import in_a_row
 from jobs.bench.clips import make_clip
 from jobs.bench.measure import Row, interleaved
 from jobs.bench.peers import pyav_frames, transformers_model, transformers_processor
 from pipeline.analyse import analyse
 from pipeline.config import DecodeLimits, Sampling
+from pipeline.engine.commands import CloseStream, OpenStream
+from pipeline.engine.ids import StreamId
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
@@ -130,12 +133,14 @@ def _in_a_row(model: LocalModel, clip: Path, *, num_threads: int | None = None) 
             frames = list(media.read(view.plan, view.window))
         with _timing(stages, "encode"):
             tokens = [model.encoder.encode([chunk])[0] for chunk in frames]
-        with model.engine.open(model.prompts.media(view)) as stream:
-            with _timing(stages, "prefill"):
-                for chunk in tokens:
-                    stream.prefill(chunk)
-            with _timing(stages, "generate"):
-                stream.ask_many(model.prompts.questions(view, view.requests))
+        prompts, stream = model.served.prompts, StreamId("bench", "in a row", 0)
+        model.rank.control(OpenStream(stream, tuple(prompts.media(view))))
+        with _timing(stages, "prefill"):
+            in_a_row.prefill(model.rank, stream, tokens)
+        with _timing(stages, "generate"):
+            questions = prompts.questions(view, view.requests)
+            in_a_row.write(model.rank, [(stream, question) for question in questions])
+        model.rank.control(CloseStream(stream))
     return stages
 
 

@@ -1,5 +1,6 @@
 """Ten questions on one clip against one: the video is prefilled once, whatever is asked."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import torch
 
 from jobs.bench.measure import Row, interleaved, milliseconds
 from pipeline.config import Sampling
-from pipeline.engine.answer import Question
+from pipeline.engine.engine import Engine
+from pipeline.engine.ids import StreamId
 from pipeline.engine.layout import PromptWindow
+from pipeline.engine.question import Question
 from pipeline.families.qwen2_vl.chat import Medium
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.local import LocalModel
@@ -17,17 +20,18 @@ from pipeline.types import ChunkSpan, FrameChunk, Grid, Window
 GRID = Grid(8, 18, 32, GEOMETRY)  # 16 frames at 252x448, as of 8 s at 2 fps
 STEPS_PER_CHUNK = 2
 NUM_QUESTIONS = 10
+STREAM = StreamId("bench", "", 0)
 
 
 def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
     """Yield one row. Each answer is one token: what the words cost is another topic."""
     model = LocalModel.load(checkpoint)
-    ids = model.prompts.layout.question("Which way does the red car turn at the end?")
+    ids = model.served.prompts.layout.question("Which way does the red car turn at the end?")
     question = Question(ids=ids, sampling=Sampling(max_new_tokens=1))
     seconds = interleaved(
         {
-            "one": lambda: _watch_and_ask(model, [question]),
-            "ten": lambda: _watch_and_ask(model, [question] * NUM_QUESTIONS),
+            "one": lambda: asyncio.run(_watch_and_ask(model, [question])),
+            "ten": lambda: asyncio.run(_watch_and_ask(model, [question] * NUM_QUESTIONS)),
         },
         rounds=rounds,
     )
@@ -41,16 +45,17 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
     )
 
 
-def _watch_and_ask(model: LocalModel, questions: list[Question]) -> None:
-    (before,) = model.prompts.layout.before_media([Medium.VIDEO])
+async def _watch_and_ask(model: LocalModel, questions: list[Question]) -> None:
+    (before,) = model.served.prompts.layout.before_media([Medium.VIDEO])
     window = _window()
-    with model.engine.open(
-        [PromptWindow(ids_before=before, plan_hash="", window=window)]
-    ) as stream:
-        for span in window.chunks:
-            for tokens in model.encoder.encode([_frames(span)]):
-                stream.prefill(tokens)
-        stream.ask_many(questions)
+    engine = Engine(model.rank)
+    await engine.open(STREAM, [PromptWindow(ids_before=before, plan_hash="", window=window)])
+    for span in window.chunks:
+        (tokens,) = model.encoder.encode([_frames(span)])
+        await engine.prefill(STREAM, tokens, number=span.index)
+    async for _ in engine.ask(STREAM, questions, closes=True):
+        pass
+    engine.stop()
 
 
 def _window() -> Window:

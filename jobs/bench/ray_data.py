@@ -21,11 +21,11 @@ from ray.data import ActorPoolStrategy
 
 from actors.cluster import start_local_ray
 from actors.profile import Profile
+from jobs.bench import in_a_row
 from pipeline.config import MIB, Sampling
-from pipeline.engine.admission import Engine
-from pipeline.engine.generation import Turn
-from pipeline.engine.step import step
-from pipeline.engine.stream import Stream
+from pipeline.engine.commands import CloseStream, OpenStream
+from pipeline.engine.ids import StreamId
+from pipeline.engine.rank import Rank
 from pipeline.families.qwen2_vl.chat import ChatLayout
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.families.qwen2_vl.sampling import load_family
@@ -145,43 +145,31 @@ class Decode:
     def __init__(self, checkpoint: Path, profile: Profile) -> None:
         torch.set_num_threads(profile.decoders.num_threads)
         tokenizer, limits = Tokenizer.load(checkpoint), profile.decoders.limits
-        self._language = load_model(checkpoint, halves=("language",)).language
-        pack(self._language)
+        language = load_model(checkpoint, halves=("language",)).language
+        pack(language)
         self._prompts = Prompts(ChatLayout(tokenizer), limits)
         ends = load_generation(checkpoint).eos_ids
-        self._engine = Engine(self._language, tokenizer, eos_ids=ends, limits=limits)
+        self._rank = Rank(language, tokenizer, eos_ids=ends, limits=limits)
 
     def __call__(self, batch: Batch) -> Batch:
         views = list(batch["view"])
-        streams = [self._prefilled(*row) for row in zip(views, batch["tokens"], strict=True)]
-        turns = list(map(self._begun, views, streams))
-        self._write([turn for of_row in turns for turn in of_row])
+        streams = [StreamId("twin", "", row) for row in range(len(views))]
+        for stream, view, tokens in zip(streams, views, batch["tokens"], strict=True):
+            self._rank.control(OpenStream(stream, tuple(self._prompts.media(view))))
+            in_a_row.prefill(self._rank, stream, _token_chunks(view, tokens))
+        asked = [
+            [(stream, question) for question in self._prompts.questions(view, view.requests)]
+            for stream, view in zip(streams, views, strict=True)
+        ]
+        said = iter(in_a_row.write(self._rank, [each for of_row in asked for each in of_row]))
         for stream in streams:
-            stream.close()
+            self._rank.control(CloseStream(stream))
         return {
             "path": batch["path"],
             "window_index": [view.window.index for view in views],
-            "answers": [[turn.result.text for turn in of_row] for of_row in turns],
+            "answers": [[next(said).text for _ in of_row] for of_row in asked],
             "started_s": batch["started_s"],
         }
-
-    def _begun(self, view: View, stream: Stream) -> list[Turn]:
-        questions = self._prompts.questions(view, view.requests)
-        is_alone = len(questions) == 1
-        return [stream.begin(question, is_alone=is_alone) for question in questions]
-
-    def _prefilled(self, view: View, tokens: Any) -> Stream:
-        stream = self._engine.open(self._prompts.media(view))
-        for chunk in _token_chunks(view, tokens):
-            stream.prefill(chunk)
-        return stream
-
-    def _write(self, turns: list[Turn]) -> None:
-        """All turns of all streams, a token each per step, until the last one is done."""
-        while running := [turn for turn in turns if turn.result is None]:
-            chosen = step(self._language, [turn.addition() for turn in running])
-            for turn, token in zip(running, chosen, strict=True):
-                turn.accept(token)
 
 
 def _frame_chunks(view: View, frames: Any) -> list[FrameChunk]:

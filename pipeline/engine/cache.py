@@ -41,7 +41,6 @@ class KVCache:
         self._memory = torch.empty(shape, dtype=dtype, device=device)
         self._layers = tuple((keys, values) for keys, values in self._memory)
         self._own_length = 0
-        self._frozen_length = 0  # own tokens that a fork may be reading
         self._as_prefix: Prefix | None = None
         self.prefix = prefix
 
@@ -54,11 +53,6 @@ class KVCache:
     def length(self) -> int:
         """Tokens held, those of the prefix included."""
         return self._shared_length + self._own_length
-
-    @property
-    def own_length(self) -> int:
-        """Tokens held in its own memory."""
-        return self._own_length
 
     @property
     def num_bytes(self) -> int:
@@ -76,7 +70,7 @@ class KVCache:
         """Write one layer's keys and values after the tokens held, and return all of its own.
 
         keys, values: (K, S, head_dim). Nothing is held before `advance`.
-        returns: two views of the cache, (K, own_length + S, head_dim)
+        returns: two views of the cache, (K, own tokens held + S, head_dim)
         """
         stop = self._own_length + keys.shape[1]
         if stop > self.capacity:
@@ -89,14 +83,6 @@ class KVCache:
     def advance(self, num_tokens: int) -> None:
         """Hold the tokens just appended to every layer."""
         self._own_length += num_tokens
-
-    def truncate(self, length: int) -> None:
-        """Forget every token from `length` on, as before a follow-up question."""
-        own = length - self._shared_length
-        if not self._frozen_length <= own <= self._own_length:
-            floor = self._shared_length + self._frozen_length
-            raise ValueError(f"can't truncate to {length}: a fork reads {floor} of {self.length}")
-        self._own_length = own
 
     def fork(self, *, capacity: int) -> "KVCache":
         """A cache that continues from here in memory of its own, sharing everything held so far.
@@ -134,5 +120,4 @@ class KVCache:
             end = self._own_length
             layers = tuple((keys[:, :end], values[:, :end]) for keys, values in self._layers)
             self._as_prefix = Prefix(layers, end, self.prefix)
-        self._frozen_length = self._own_length
         return self._as_prefix

@@ -1,15 +1,16 @@
-"""What the leader of a replica tells its ranks, and what a rank answers: plain, small values.
+"""What the leader of an engine tells its ranks, and what a rank answers: plain, small values.
 
-Every rank of a replica runs the same commands in the same order. Tokens are chosen from logits that
-are equal on all ranks, with each request's own seed, so the ranks agree without telling each other.
+Every rank runs the same commands in the same order. Tokens are chosen from logits that are equal on
+all ranks, with each request's own seed, so the ranks agree without telling each other.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.engine.answer import Answer, Question
+from pipeline.engine.ids import GenerationId, StreamId
 from pipeline.engine.layout import PromptWindow
-from pipeline.errors import BadInput, StreamError, Transient
+from pipeline.engine.question import Completion, Question
+from pipeline.errors import StreamError, Transient
 from pipeline.types import TokenChunk
 
 
@@ -17,59 +18,64 @@ from pipeline.types import TokenChunk
 class OpenStream:
     """Reserve room for a stream over these media."""
 
-    stream_id: str
+    stream: StreamId
     media: tuple[PromptWindow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class BeginTurn:
+class BeginGeneration:
     """Start to answer a question on a complete stream, the only one of its call or one of many."""
 
-    turn_id: str
-    stream_id: str
+    generation: GenerationId
     question: Question
     is_alone: bool
 
+    @property
+    def stream(self) -> StreamId:
+        return self.generation.stream
+
 
 @dataclass(frozen=True, slots=True)
-class EndTurn:
-    """Free what a turn holds, finished or not."""
+class EndGeneration:
+    """Free what a generation holds, finished or not."""
 
-    turn_id: str
+    generation: GenerationId
+
+    @property
+    def stream(self) -> StreamId:
+        return self.generation.stream
 
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
     """Free everything a stream holds."""
 
-    stream_id: str
+    stream: StreamId
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One flat batch: at most one chunk a stream, and one token a turn."""
+    """One flat batch: at most one chunk a stream, and one token a generation."""
 
-    prefills: tuple[tuple[str, TokenChunk], ...]
-    turns: tuple[str, ...]
+    prefills: tuple[tuple[StreamId, TokenChunk], ...] = ()
+    generations: tuple[GenerationId, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.prefills or self.generations)
 
 
-Control = OpenStream | BeginTurn | EndTurn | CloseStream
+Control = OpenStream | BeginGeneration | EndGeneration | CloseStream
 Command = Control | Step
 Commands = Sequence[Command]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """What a step did for one turn: text that became certain, and the result if it ended."""
-
-    turn_id: str
-    text: str
-    result: Answer | BadInput | None
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
-    """What commands did: progress of turns, and chunks that fit no stream, by stream."""
+    """What a step did.
 
-    progress: tuple[Progress, ...] = ()
-    refused: tuple[tuple[str, StreamError | Transient], ...] = ()
+    written: text that became certain of each of its generations, and the completion of those that
+    ended. refused: chunks that fit no stream, by stream.
+    """
+
+    written: tuple[tuple[GenerationId, str, Completion | None], ...] = ()
+    refused: tuple[tuple[StreamId, StreamError | Transient], ...] = ()

@@ -1,279 +1,342 @@
-"""A decoder replica: many streams share its steps, its KV budget and its ranks.
+"""The engine: many streams share the steps, the KV budget and the ranks of one language model.
 
-One loop alone touches the rank, so nothing needs a lock: callers leave their wishes and wait.
-Prefill of some videos and words of others run in the same steps (continuous batching). No Ray here;
-`broadcast` has the other ranks run the same commands.
+One loop alone touches the rank, so nothing needs a lock: callers leave what they want and wait.
+Prefill of some videos and words of others run in the same steps (continuous batching). The loop
+runs while there is work. In this process or in an actor it is the same object; `broadcast` has the
+other ranks, if there are any, run the same commands.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
-from pipeline.engine.answer import Question
 from pipeline.engine.commands import (
-    BeginTurn,
+    BeginGeneration,
     CloseStream,
     Command,
     Commands,
     Control,
-    EndTurn,
+    EndGeneration,
     OpenStream,
     Report,
     Step,
 )
+from pipeline.engine.ids import GenerationId, StreamId
+from pipeline.engine.lane import Deltas, Lane, WaitingChunk, Writer
 from pipeline.engine.layout import PromptWindow
+from pipeline.engine.question import Completion, Question, TextDelta
 from pipeline.engine.rank import Rank
-from pipeline.engine.scheduler import Schedule
-from pipeline.engine.stream import Piece
-from pipeline.engine.waiters import TurnReader, Waiters, Wish
-from pipeline.errors import BadInput, Transient
+from pipeline.engine.scheduler import Scheduler
+from pipeline.errors import BadInput, StreamError, Transient
 from pipeline.stint import Place, Stint
 from pipeline.types import TokenChunk
 
 
-class Replica:
+async def nobody_else(commands: Commands) -> None:
+    """The broadcast of an engine of one rank."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """A control command that somebody waits for; kept while there is no room for it."""
+
+    command: Control
+    done: "asyncio.Future[None]"
+
+
+class Engine:
     """Serves streams on one rank (and, through `broadcast`, on its peers).
 
-    observe: is told of every step and how long it took, as a stint of `place`. gap_s: of Schedule.
+    observe: is told of every step and how long it took, as a stint of `place`. gap_s: of Scheduler.
     step_s: a step that takes longer has failed. on_failure: is told when a step failed, after which
-    nothing is served.
+    nothing is served. thread: one worker, where steps run; its own if not given.
     """
 
     def __init__(
         self,
         rank: Rank,
         *,
-        broadcast: Callable[[Commands], Awaitable[None]],
+        broadcast: Callable[[Commands], Awaitable[None]] = nobody_else,
         place: Place | None = None,
         observe: Callable[[Step, Stint], None] = lambda step, stint: None,
         gap_s: float = 0.0,
         step_s: float | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
+        thread: Executor | None = None,
     ) -> None:
-        self._rank = rank
+        self.rank = rank
         self._broadcast = broadcast
         self._place = place or Place.here("decoder")
         self._observe = observe
         self._step_s = step_s
         self._on_failure = on_failure
-        self._schedule = Schedule(gap_s)
-        self._waiters = Waiters()
+        self._own_thread = None if thread else ThreadPoolExecutor(1, thread_name_prefix="rank")
+        self._thread = thread or self._own_thread
+        self._scheduler = Scheduler(gap_s)
+        self._wanted: list[Wanted] = []
         self._numbers = count()
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
+        self._serving: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
-        self._loop: asyncio.Task[None] | None = None  # starts with the first call
 
     @property
     def num_waiting(self) -> int:
-        """Chunks to prefill, and streams and turns without room yet."""
-        return self._schedule.num_chunks + len(self._waiters.wishes)
+        """Chunks to prefill, and streams and questions without room yet."""
+        return self._scheduler.num_chunks + len(self._wanted)
 
-    async def open(
-        self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
-    ) -> None:
-        """Reserve a stream's tokens, waiting for room; smaller urgency numbers go first.
+    async def open(self, stream: StreamId, media: Sequence[PromptWindow]) -> None:
+        """Reserve a stream's tokens, waiting for room.
 
-        BadInput(TOKEN_BUDGET) if it could never fit.
+        media: in this order; without any, for prompts of text alone. BadInput(TOKEN_BUDGET) if it
+        could never fit.
         """
-        await self._wish(OpenStream(stream_id, tuple(media)), urgency=urgency)
+        await self._want(OpenStream(stream, tuple(media)))
 
-    async def prefill(self, stream_id: str, chunk: TokenChunk, *, left: int = 0) -> Stint:
+    async def prefill(
+        self, stream: StreamId, tokens: TokenChunk, *, number: int, left: int = 0
+    ) -> Stint:
         """Return once the chunk is in the cache: the time of the step that took it.
 
+        number: counts the stream's chunks from 0; one that arrives early waits for those before.
         left: chunks of the window after it. StreamError if it is not the stream's next one.
         """
-        self._require_alive()
+        lane = self._lane(stream)
+        if number < lane.num_taken or number in lane.chunks:
+            raise StreamError(f"chunk {number} came twice")
         done: asyncio.Future[Stint] = asyncio.get_running_loop().create_future()
-        self._waiters.prefills.setdefault(stream_id, asyncio.Queue()).put_nowait(done)
-        self._schedule.add_chunk(stream_id, chunk, left=left)
-        self._wake.set()
+        lane.chunks[number] = WaitingChunk(tokens, left, done)
+        self._serve_on()
         return await done
 
     async def ask(
-        self, stream_id: str, questions: Sequence[Question]
-    ) -> AsyncGenerator[Piece, None]:
-        """Answer all questions at once, yielding text of any of them as it becomes certain."""
-        pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
-        turns = {f"{stream_id}#{next(self._numbers)}": i for i in range(len(questions))}
-        is_alone = len(questions) == 1
-        begins = [
-            asyncio.create_task(
-                self._begin(BeginTurn(turn_id, stream_id, questions[i], is_alone), i, pieces)
-            )
-            for turn_id, i in turns.items()
-        ]
-        try:
-            remaining = len(questions)
-            while remaining:
-                piece = await pieces.get()
-                if isinstance(piece, BaseException):
-                    raise piece
-                remaining -= piece.result is not None
-                yield piece
-        finally:
-            for task in begins:
-                task.cancel()
-            await self._end_turns(turns)
+        self, stream: StreamId, questions: Sequence[Question], *, closes: bool = False
+    ) -> AsyncGenerator[TextDelta, None]:
+        """Answer all questions at once, yielding text of any of them as it becomes certain.
 
-    async def close(self, stream_id: str) -> None:
+        Questions beyond the stream's room wait for others to finish; a failure is its question's.
+        Giving up early frees what they hold. closes: the stream, after the last answer.
+        """
+        lane, deltas, is_alone = self._lane(stream), Deltas(), len(questions) == 1
+        names = [GenerationId(stream, next(self._numbers)) for _ in questions]
+        for index, (name, question) in enumerate(zip(names, questions, strict=True)):
+            lane.writers[name] = Writer(index, deltas)
+            wanted = self._leave(BeginGeneration(name, question, is_alone))
+            wanted.done.add_done_callback(partial(self._on_begun, lane, name))
+        try:
+            num_left = len(questions)
+            while num_left:
+                delta = await deltas.get()
+                if isinstance(delta, BaseException):
+                    raise delta
+                num_left -= delta.completion is not None
+                yield delta
+        finally:
+            await self._end(lane, names)
+        if closes:
+            await self.close(stream)
+
+    async def close(self, stream: StreamId) -> None:
         """Free everything the stream holds, whatever state it is in; who waits gets Transient."""
-        self._schedule.drop_stream(stream_id)
-        gone = self._waiters.turns_of(stream_id)
-        self._schedule.turns = [turn for turn in self._schedule.turns if turn not in gone]
-        self._waiters.give_up_stream(stream_id, Transient("the stream was closed"))
-        await self._wish(CloseStream(stream_id), urgency=-1)
+        error = Transient("the stream was closed")
+        lane = self._scheduler.lanes.pop(stream, None)
+        if lane is not None:
+            lane.give_up(error)
+        for wanted in self._wanted:
+            is_for_it = isinstance(wanted.command, OpenStream | BeginGeneration)
+            if is_for_it and wanted.command.stream == stream and not wanted.done.done():
+                wanted.done.set_exception(error)
+        await self._want(CloseStream(stream))
 
     async def release(self, owner: str) -> None:
-        """Close every stream whose id starts with "owner/": their host is gone."""
+        """Close every stream of this owner: it is gone."""
+        waiting = [each.command.stream for each in self._wanted]
         # Those that wait go first, or closing the others would give them room.
-        stream_ids = [*self._waiters.stream_ids, *self._rank.stream_ids]
-        for stream_id in dict.fromkeys(stream_ids):
-            if stream_id.startswith(f"{owner}/"):
-                await self.close(stream_id)
+        for stream in dict.fromkeys((*waiting, *self.rank.streams)):
+            if stream.owner == owner:
+                await self.close(stream)
+
+    async def ready(self) -> None:
+        """It always is."""
 
     def stop(self) -> None:
-        """End the loop; whoever still waits gets Transient."""
-        if self._loop is not None:
-            self._loop.cancel()
-        self._fail(Transient("the replica was stopped"))
-        self._thread.shutdown(wait=False)
+        """Serve nothing any more; whoever still waits gets Transient."""
+        if self._serving is not None:
+            self._serving.cancel()
+        self._fail(Transient("the engine was stopped"))
+        if self._own_thread is not None:
+            self._own_thread.shutdown(wait=False)
 
-    async def _begin(
-        self, command: BeginTurn, index: int, pieces: "asyncio.Queue[Piece | BaseException]"
-    ) -> None:
-        self._waiters.turns[command.turn_id] = TurnReader(index, pieces)
-        try:
-            await self._wish(command, urgency=0)
-        except BadInput as error:
-            self._waiters.turns.pop(command.turn_id, None)
-            pieces.put_nowait(Piece(index, "", error))
-        except Exception as error:  # noqa: BLE001 - handed to whoever reads the pieces
-            self._waiters.turns.pop(command.turn_id, None)
-            pieces.put_nowait(error)
+    def _lane(self, stream: StreamId) -> Lane:
+        if self._failure is not None:
+            raise self._failure
+        if stream not in self._scheduler.lanes:
+            raise Transient("the decoder has no such stream: it was closed, or lost in a restart")
+        return self._scheduler.lanes[stream]
 
-    async def _end_turns(self, turn_ids: Sequence[str] | dict[str, int]) -> None:
-        """End what was given up early; finished turns ended by themselves."""
-        running = [turn for turn in turn_ids if turn in self._schedule.turns]
-        self._forget(turn_ids)
-        for turn in running:
-            await self._wish(EndTurn(turn), urgency=-1)
+    def _on_begun(self, lane: Lane, name: GenerationId, done: "asyncio.Future[None]") -> None:
+        """A generation has room, or never will."""
+        error = None if done.cancelled() else done.exception()
+        if error is None:
+            return
+        writer = lane.writers.pop(name, None)
+        if writer is None:
+            return
+        if isinstance(error, BadInput):
+            writer.deltas.put_nowait(TextDelta(writer.question_index, "", Completion(error=error)))
+        else:
+            writer.deltas.put_nowait(error)
 
-    def _forget(self, turn_ids: Sequence[str] | dict[str, int]) -> None:
-        self._schedule.turns = [turn for turn in self._schedule.turns if turn not in turn_ids]
-        for turn in turn_ids:
-            self._waiters.turns.pop(turn, None)
+    async def _end(self, lane: Lane, names: Sequence[GenerationId]) -> None:
+        """End what was given up early; finished generations ended by themselves."""
+        given_up = [name for name in names if name in lane.writers]
+        running = [name for name in given_up if lane.writers[name].is_running]
+        for name in given_up:
+            del lane.writers[name]
+        self._wanted = [
+            each
+            for each in self._wanted
+            if not isinstance(each.command, BeginGeneration)
+            or each.command.generation not in given_up
+        ]
+        for name in running:
+            await self._want(EndGeneration(name))
 
-    async def _wish(self, command: Control, *, urgency: int) -> None:
-        self._require_alive()
-        done = asyncio.get_running_loop().create_future()
-        self._waiters.wishes.append(Wish(command, urgency, next(self._numbers), done))
+    async def _want(self, command: Control) -> None:
+        await self._leave(command).done
+
+    def _leave(self, command: Control) -> Wanted:
+        if self._failure is not None:
+            raise self._failure
+        wanted = Wanted(command, asyncio.get_running_loop().create_future())
+        self._wanted.append(wanted)
+        self._serve_on()
+        return wanted
+
+    def _serve_on(self) -> None:
+        """See to it that the loop runs, in the event loop that is running now."""
+        loop, serving = asyncio.get_running_loop(), self._serving
+        if serving is None or serving.done() or serving.get_loop() is not loop:
+            self._wake = asyncio.Event()
+            self._serving = loop.create_task(self._serve())
         self._wake.set()
-        await done
 
     async def _serve(self) -> None:
         try:
-            while True:
-                await self._wake.wait()
+            while self._wanted or self._scheduler.has_work:
                 self._wake.clear()
-                await self._run_once()
+                if not await self._run_once():
+                    await self._wake.wait()
         except Exception as error:  # noqa: BLE001 - a rank that failed is unusable; all callers hear it
-            self._fail(Transient(f"the replica failed: {error!r}"))
+            self._fail(Transient(f"the engine failed: {error!r}"))
             self._on_failure(error)
 
-    async def _run_once(self) -> None:
-        commands: list[Command] = [*self._grant()]
-        work = self._next_work()
-        if work.prefills or work.turns:
-            commands.append(work)
-        if not commands:
-            return
-        # One batch of commands at a time: their order is what keeps ranks equal.
+    async def _run_once(self) -> bool:
+        """One batch of commands, since their order is what keeps ranks equal; False for none."""
+        granted, now_s = self._grant(), time.monotonic()
+        work = self._scheduler.next_step(now_s=now_s)
+        if not work and not granted:
+            if (wait_s := self._scheduler.words_wait_s(now_s=now_s)) > 0:
+                asyncio.get_running_loop().call_later(wait_s, self._wake.set)
+            return False
+        commands: list[Command] = [*granted, work] if work else [*granted]
         async with asyncio.timeout(self._step_s):
             await asyncio.gather(self._broadcast(commands), self._run(work))
-        self._wake.set()  # there may be more: wishes that now have room, turns that go on
-
-    def _next_work(self) -> Step:
-        now_s, prefills = time.monotonic(), self._schedule.next_prefills()
-        num_streams = len(self._rank.stream_ids)
-        wait_s = self._schedule.words_wait_s(num_streams=num_streams, now_s=now_s)
-        if wait_s > 0 and not prefills:
-            asyncio.get_running_loop().call_later(wait_s, self._wake.set)
-            return Step((), ())
-        return Step(prefills, self._schedule.next_turns(now_s=now_s))
+        return True
 
     async def _run(self, work: Step) -> None:
-        if not work.prefills and not work.turns:
+        if not work:
             return
-        loop, started_s = asyncio.get_running_loop(), time.monotonic()
-        report = await loop.run_in_executor(self._thread, self._rank.run, [work])
-        stint = self._place.stint("prefill", started_s, kv_share=self._rank.kv_share)
+        loop = asyncio.get_running_loop()
+        report, stint = await loop.run_in_executor(self._thread, self._step, work)
         self._deliver(work, report, stint)
         self._observe(work, stint)
 
-    def _grant(self) -> list[Control]:
-        """Carry out the wishes there is room for, urgent ones first; returns them for the peers.
+    def _step(self, work: Step) -> tuple[Report, Stint]:
+        """In the thread, which others may share: waiting for them is not this step's time."""
+        started_s = time.monotonic()
+        report = self.rank.run([work])
+        kv_share = self.rank.admission.kv_share
+        return report, self._place.stint("prefill", started_s, kv_share=kv_share)
 
-        The first OpenStream without room stops the later ones, or large videos would starve.
+    def _grant(self) -> list[Control]:
+        """Carry out the commands there is room for, oldest first; returns them for the peers.
+
+        What frees room goes before what wants it. The first OpenStream without room stops the later
+        ones, or large videos would starve.
         """
         granted: list[Control] = []
+        kept: list[Wanted] = []
         has_room = True
-        for wish in sorted(self._waiters.wishes, key=lambda wish: (wish.urgency, wish.number)):
-            is_open = isinstance(wish.command, OpenStream)
-            if wish.done.done():
-                self._waiters.wishes.remove(wish)
+        frees = [each for each in self._wanted if _frees_room(each.command)]
+        wants = [each for each in self._wanted if not _frees_room(each.command)]
+        for wanted in (*frees, *wants):
+            is_open = isinstance(wanted.command, OpenStream)
+            if wanted.done.done():  # nobody waits for it any more
                 continue
             if is_open and not has_room:
+                kept.append(wanted)
                 continue
             try:
-                self._rank.control(wish.command)
+                self.rank.control(wanted.command)
             except Transient as error:
-                if self._may_be_granted_later(wish.command):
+                if self._may_be_granted_later(wanted.command):
                     has_room = has_room and not is_open
-                    continue
-                wish.done.set_exception(error)
-            except Exception as error:  # noqa: BLE001 - it is the wisher's
-                wish.done.set_exception(error)
+                    kept.append(wanted)
+                else:
+                    wanted.done.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - it is that of whoever wanted it
+                wanted.done.set_exception(error)
             else:
-                granted.append(wish.command)
-                if isinstance(wish.command, BeginTurn):
-                    self._schedule.begin_turn(wish.command.turn_id)
-                wish.done.set_result(None)
-            self._waiters.wishes.remove(wish)
+                granted.append(wanted.command)
+                self._take_note(wanted.command)
+                wanted.done.set_result(None)
+        self._wanted = kept
         return granted
+
+    def _take_note(self, command: Control) -> None:
+        """What was granted, in the lanes."""
+        lanes = self._scheduler.lanes
+        if isinstance(command, OpenStream):
+            lanes[command.stream] = Lane(command.stream)
+        elif isinstance(command, BeginGeneration):
+            lanes[command.stream].writers[command.generation].is_running = True
+            self._scheduler.hurry()
 
     def _may_be_granted_later(self, command: Control) -> bool:
         """Not a question to a stream that is closed, or that a restart has lost."""
-        return not isinstance(command, BeginTurn) or command.stream_id in self._rank.stream_ids
+        return isinstance(command, OpenStream) or command.stream in self._scheduler.lanes
 
     def _deliver(self, work: Step, report: Report, stint: Stint) -> None:
-        refused = dict(report.refused)
-        for stream_id, chunk in work.prefills:
-            waiting = self._waiters.prefills.get(stream_id)
-            if waiting is None or waiting.empty():
+        refused, lanes = dict(report.refused), self._scheduler.lanes
+        for stream, chunk in work.prefills:
+            waiting, lane = None, lanes.get(stream)
+            if lane is not None:
+                waiting, lane.in_step = lane.in_step, None
+            if waiting is None or waiting.done.done():
                 continue
-            done = waiting.get_nowait()
-            if not done.cancelled():
-                if error := refused.get(stream_id):
-                    done.set_exception(error)
-                else:
-                    done.set_result(replace(stint, num_tokens=chunk.tokens.shape[0]))
-        for progress in report.progress:
-            turn = self._waiters.turns.get(progress.turn_id)
-            if progress.result is not None:
-                self._forget([progress.turn_id])
-            if turn is not None and (progress.text or progress.result is not None):
-                turn.pieces.put_nowait(Piece(turn.question_index, progress.text, progress.result))
+            if error := refused.get(stream):
+                waiting.done.set_exception(error)
+            else:
+                waiting.done.set_result(replace(stint, num_tokens=chunk.tokens.shape[0]))
+        for name, text, completion in report.written:
+            writers = lanes[name.stream].writers if name.stream in lanes else {}
+            writer = writers.pop(name, None) if completion else writers.get(name)
+            if writer is not None and (text or completion):
+                writer.deltas.put_nowait(TextDelta(writer.question_index, text, completion))
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        self._waiters.give_up(error)
+        for wanted in self._wanted:
+            if not wanted.done.done():
+                wanted.done.set_exception(error)
+        for lane in self._scheduler.lanes.values():
+            lane.give_up(error)
+        self._wanted, self._scheduler.lanes = [], {}
 
-    def _require_alive(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._loop is None:
-            self._loop = asyncio.create_task(self._serve())
+
+def _frees_room(command: Control) -> bool:
+    return isinstance(command, CloseStream | EndGeneration)

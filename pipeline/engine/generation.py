@@ -1,49 +1,96 @@
-"""A question being answered: its own keys and values after the video's, its place, its writer."""
+"""A question being answered: its own keys and values after the video's, and what it has written."""
 
-from pipeline.engine.answer import Answer, Question, Writer
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 from pipeline.engine.cache import KVCache
+from pipeline.engine.question import Completion, FinishReason, Question
+from pipeline.engine.sampler import Sampler
 from pipeline.engine.step import Addition, embed
+from pipeline.engine.visible_text import VisibleText
 from pipeline.errors import BadInput
 from pipeline.families.qwen2_vl.positions import text_positions
-from pipeline.model.language import LanguageModel
+from pipeline.model.tokenizer import Detokenizer
+
+if TYPE_CHECKING:
+    from pipeline.engine.writing import Writing
 
 
-class Turn:
-    """Steps take its `addition` and it takes what they chose, until there is a `result`."""
+class Generation:
+    """Steps take its `addition` and it takes what they chose, until there is a `completion`.
+
+    new_cache: makes its memory. It is called by the first addition, with everything else that takes
+    time (a copy of a video's keys and values, a constraint to compile), so that to begin costs
+    nothing and the work is done where steps run. num_reserved: tokens that memory has room for.
+    """
 
     def __init__(
-        self, language: LanguageModel, writer: Writer, *, cache: KVCache, position: int
+        self,
+        writing: "Writing",
+        question: Question,
+        *,
+        prompt_ids: Sequence[int],
+        position: int,
+        num_reserved: int,
+        new_cache: Callable[[], KVCache],
     ) -> None:
-        self._language = language
-        self._writer = writer
-        self._cache = cache
+        self.question = question
+        self.num_reserved = num_reserved
+        self.completion: Completion | None = None
+        self._writing = writing
+        self._prompt_ids = prompt_ids
         self._position = position  # of the first token not in the cache yet
-        self._pending: tuple[int, ...] = writer.question.ids
-        self.result: Answer | BadInput | None = None
-
-    @property
-    def question(self) -> Question:
-        return self._writer.question
-
-    @property
-    def num_reserved(self) -> int:
-        """Tokens that its own memory has room for."""
-        return self._cache.capacity
+        self._pending: tuple[int, ...] = question.ids
+        self._new_cache = new_cache
+        self._cache: KVCache | None = None
+        self._sampler: Sampler | None = None
+        self._token_ids: list[int] = []
+        self._text = VisibleText(
+            Detokenizer(writing.tokenizer, keep_control=question.keep_control),
+            stops=question.sampling.stop,
+        )
 
     def addition(self) -> Addition:
-        """What the next step has to run: the whole question first, then the last token chosen."""
-        embeddings = embed(self._language, self._pending)
+        """What the next step has to run: the whole question first, then the last token chosen.
+
+        BadInput(BAD_PROMPT) for a constraint that cannot be used; `fail` with it.
+        """
+        if self._sampler is None:
+            self._sampler = self._writing.sampler(self.question, prompt_ids=self._prompt_ids)
+        if self._cache is None:
+            self._cache = self._new_cache()
+        embeddings = embed(self._writing.language, self._pending)
         positions = text_positions(self._position, len(self._pending)).to(embeddings.device)
-        return Addition(self._cache, embeddings, positions, self._writer.sampler)
+        return Addition(self._cache, embeddings, positions, self._sampler)
 
     def accept(self, chosen: int | BadInput) -> str:
         """Take what the step chose; returns the text that became certain."""
-        if not isinstance(chosen, int):
-            self.result = chosen
-            return ""
+        if isinstance(chosen, BadInput):
+            return self.fail(chosen)
         self._position += len(self._pending)
         self._pending = (chosen,)
-        text = self._writer.accept(chosen)
-        if self._writer.finish_reason is not None:
-            self.result = self._writer.answer
+        if chosen in self._writing.eos_ids:
+            return self._finish("stop")
+        self._token_ids.append(chosen)
+        text = self._text.push(chosen)
+        if self._text.is_stopped:
+            return text + self._finish("stop")
+        if self._sampler is not None and self._sampler.is_complete:
+            return text + self._finish("constraint")
+        if len(self._token_ids) == self.question.sampling.max_new_tokens:
+            return text + self._finish("length")
+        return text
+
+    def fail(self, error: BadInput) -> str:
+        """End without an answer; returns no text."""
+        self.completion = Completion(error=error)
+        return ""
+
+    def _finish(self, reason: FinishReason) -> str:
+        text = self._text.finish()
+        self.completion = Completion(
+            text=self._text.whole,
+            token_ids=tuple(self._token_ids),
+            finish_reason="stop" if self._text.is_stopped else reason,
+        )
         return text

@@ -1,28 +1,28 @@
-"""One tensor-parallel rank: its shard of the language model and the streams open on it.
-
-No Ray in here: a rank is driven by commands, so tests can run it in one process.
-"""
+"""One tensor-parallel rank: its shard of the language model and the streams open on it."""
 
 from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.config import EngineLimits
 from pipeline.cores import use_threads
-from pipeline.engine.admission import Engine
+from pipeline.engine.admission import Admission
 from pipeline.engine.commands import (
-    BeginTurn,
+    BeginGeneration,
     CloseStream,
     Commands,
     Control,
-    EndTurn,
+    EndGeneration,
     OpenStream,
-    Progress,
     Report,
     Step,
 )
-from pipeline.engine.generation import Turn
+from pipeline.engine.generation import Generation
+from pipeline.engine.ids import GenerationId, StreamId
+from pipeline.engine.question import Completion
 from pipeline.engine.step import Addition, num_products, step
 from pipeline.engine.stream import Stream
+from pipeline.engine.writing import Writing
 from pipeline.errors import BadInput, StreamError, Transient
+from pipeline.model.arrange import arrange_for_generation
 from pipeline.model.language import LanguageModel
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.types import TokenChunk
@@ -40,27 +40,18 @@ class Rank:
         tokenizer: Tokenizer,
         *,
         eos_ids: Collection[int],
-        limits: EngineLimits,
+        limits: EngineLimits | None = None,
         num_threads: int | None = None,
     ) -> None:
-        self._language = language
+        arrange_for_generation(language)
+        self.admission = Admission(limits or EngineLimits())
+        self._writing = Writing(language, tokenizer, eos_ids=eos_ids)
         self._num_threads = num_threads
-        self._engine = Engine(language, tokenizer, eos_ids=eos_ids, limits=limits)
-        self._streams: dict[str, Stream] = {}
-        self._turns: dict[str, tuple[Stream, Turn]] = {}
+        self._streams: dict[StreamId, Stream] = {}
 
     @property
-    def num_free_tokens(self) -> int:
-        """Tokens of the KV budget that no open stream holds."""
-        return self._engine.num_free_tokens
-
-    @property
-    def kv_share(self) -> float:
-        """Of the KV budget, what open streams hold."""
-        return self._engine.kv_share
-
-    @property
-    def stream_ids(self) -> tuple[str, ...]:
+    def streams(self) -> tuple[StreamId, ...]:
+        """Of those that are open."""
         return tuple(self._streams)
 
     def run(self, commands: Commands) -> Report:
@@ -74,61 +65,80 @@ class Rank:
         return report
 
     def control(self, command: Control) -> None:
-        """Run one command that is no step; it changes nothing if it raises."""
+        """Run one command that is no step: nothing that takes time. If it raises nothing changes.
+
+        BadInput for what could never be, Transient while there is no room or no such stream.
+        """
         match command:
-            case OpenStream(stream_id, media):
-                self._streams[stream_id] = self._engine.open(media)
-            case BeginTurn(turn_id, stream_id, question, is_alone):
-                stream = self._stream(stream_id)
-                self._turns[turn_id] = (stream, stream.begin(question, is_alone=is_alone))
-            case EndTurn(turn_id):
-                if turn_id in self._turns:  # else it ended by itself, just before
-                    stream, turn = self._turns.pop(turn_id)
-                    stream.end(turn)
-            case CloseStream(stream_id):
-                if stream_id in self._streams:
-                    self._close(self._streams.pop(stream_id))
+            case OpenStream(stream, media):
+                self.admission.reserve(media)
+                question_tokens = self.admission.limits.question_tokens
+                self._streams[stream] = Stream(
+                    self._writing, media=media, question_tokens=question_tokens
+                )
+            case BeginGeneration(generation, question, is_alone):
+                held = self._stream(generation.stream)
+                held.begin(generation.number, question, is_alone=is_alone)
+            case EndGeneration(generation):
+                if generation.stream in self._streams:
+                    self._streams[generation.stream].end(generation.number)
+            case CloseStream(stream):
+                if stream in self._streams:
+                    self.admission.release(self._streams.pop(stream).num_reserved)
 
-    def _stream(self, stream_id: str) -> Stream:
-        if stream_id not in self._streams:
-            raise Transient("the replica has no such stream: it was closed, or lost in a restart")
-        return self._streams[stream_id]
-
-    def _close(self, stream: Stream) -> None:
-        self._turns = {key: held for key, held in self._turns.items() if held[0] is not stream}
-        stream.close()
+    def _stream(self, stream: StreamId) -> Stream:
+        if stream not in self._streams:
+            raise Transient("the decoder has no such stream: it was closed, or lost in a restart")
+        return self._streams[stream]
 
     def _step(self, work: Step) -> Report:
         prefills, refused = self._accept_chunks(work.prefills)
-        turns = [self._turns[key][1] for key in work.turns]
-        additions = [*prefills, *(turn.addition() for turn in turns)]
+        words, written = self._begin_words(work.generations)
+        additions = [*prefills, *(addition for _, _, addition in words)]
         chosen = self._run(additions) if additions else []
-        progress = []
-        for key, turn, token in zip(work.turns, turns, chosen, strict=True):
-            text = turn.accept(token)
-            progress.append(Progress(key, text, turn.result))
-            if turn.result is not None:
-                self.control(EndTurn(key))
-        return Report(tuple(progress), tuple(refused))
+        for (name, generation, _), token in zip(words, chosen, strict=True):
+            text = generation.accept(token)
+            written.append((name, text, generation.completion))
+        for name, _, completion in written:
+            if completion is not None:
+                self._streams[name.stream].end(name.number)
+        return Report(tuple(written), tuple(refused))
 
     def _run(self, additions: Sequence[Addition]) -> list[int | BadInput]:
+        language = self._writing.language
         if self._num_threads is not None:
             use_threads(
                 self._num_threads,
-                num_weights=self._language.num_weights,
-                num_products=num_products(self._language, additions),
+                num_weights=language.num_weights,
+                num_products=num_products(language, additions),
             )
-        return step(self._language, additions)
+        return step(language, additions)
+
+    def _begin_words(
+        self, names: Iterable[GenerationId]
+    ) -> tuple[
+        list[tuple[GenerationId, Generation, Addition]],
+        list[tuple[GenerationId, str, Completion | None]],
+    ]:
+        """What to run for each generation; one that cannot go on has already ended."""
+        words, ended = [], []
+        for name in names:
+            generation = self._streams[name.stream].generations[name.number]
+            try:
+                words.append((name, generation, generation.addition()))
+            except BadInput as error:
+                ended.append((name, generation.fail(error), generation.completion))
+        return words, ended
 
     def _accept_chunks(
-        self, chunks: Iterable[tuple[str, TokenChunk]]
-    ) -> tuple[list[Addition], list[tuple[str, StreamError | Transient]]]:
+        self, chunks: Iterable[tuple[StreamId, TokenChunk]]
+    ) -> tuple[list[Addition], list[tuple[StreamId, StreamError | Transient]]]:
         """What to run for the chunks that fit; one that does not is its stream's error alone."""
         additions: list[Addition] = []
-        refused: list[tuple[str, StreamError | Transient]] = []
-        for stream_id, chunk in chunks:
+        refused: list[tuple[StreamId, StreamError | Transient]] = []
+        for stream, chunk in chunks:
             try:
-                additions.append(self._stream(stream_id).addition(chunk))
+                additions.append(self._stream(stream).addition(chunk))
             except (StreamError, Transient) as error:
-                refused.append((stream_id, error))
+                refused.append((stream, error))
         return additions, refused

@@ -1,76 +1,77 @@
-"""Who is served next by a replica: words before video, of videos the nearest to its end.
+"""Who is served next by an engine: words before video, of videos the nearest to its end.
 
-Plain Python; the replica's actor only feeds it and carries out what it decides.
+Plain Python; the engine only feeds it and carries out what it decides.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 
-from pipeline.engine.order import LeastLeftFirst
+from pipeline.engine.commands import Step
+from pipeline.engine.ids import StreamId
+from pipeline.engine.lane import Lane
+from pipeline.stages.order import LeastLeftFirst
 from pipeline.types import TokenChunk
 from pipeline.video.windows import CHUNK_TOKENS
 
-# Video tokens in one step. A full chunk keeps the replica busy alone; more only keep words waiting.
+# Video tokens in one step. A full chunk keeps an engine busy alone; more only keep words waiting.
 MAX_PREFILL_TOKENS = CHUNK_TOKENS
 
 
 @dataclass(slots=True)
-class Schedule:
-    """Chunks waiting per stream, each with how many come after it, and the turns being answered.
+class Scheduler:
+    """Chooses from the lanes of all open streams.
 
-    gap_s: while other streams are on their way, a step of words alone begins no sooner after the
-    step before began: more answers share one, and the stages before have the cores meanwhile.
+    lanes: the one that was served longest ago comes first. gap_s: while other streams are on their
+    way, a step of words alone begins no sooner after the step before began: more answers share one,
+    and the stages before have the cores meanwhile.
     """
 
     gap_s: float = 0.0
-    waiting: dict[str, deque[tuple[TokenChunk, int]]] = field(default_factory=dict)  # in turn order
-    order: LeastLeftFirst = field(default_factory=LeastLeftFirst)
-    turns: list[str] = field(default_factory=list)  # ids are that of the stream, "#" and a number
+    lanes: dict[StreamId, Lane] = field(default_factory=dict)
+    _order: LeastLeftFirst = field(default_factory=LeastLeftFirst)
     _waits_until_s: float = 0.0
 
     @property
-    def is_idle(self) -> bool:
-        return not self.turns and not any(self.waiting.values())
+    def num_chunks(self) -> int:
+        """Chunks that wait."""
+        return sum(len(lane.chunks) for lane in self.lanes.values())
 
     @property
-    def num_chunks(self) -> int:
-        return sum(map(len, self.waiting.values()))
+    def has_work(self) -> bool:
+        """Whether any step could be made."""
+        return any(lane.next_chunk or lane.running for lane in self.lanes.values())
 
-    def add_chunk(self, stream_id: str, chunk: TokenChunk, *, left: int) -> None:
-        self.waiting.setdefault(stream_id, deque()).append((chunk, left))
-
-    def drop_stream(self, stream_id: str) -> None:
-        self.waiting.pop(stream_id, None)
-
-    def begin_turn(self, turn_id: str) -> None:
-        """Its first word is due at once, and so is the next one of every other turn."""
-        self.turns.append(turn_id)
+    def hurry(self) -> None:
+        """An answer begins: its first word is due at once, and so is the next one of all others."""
         self._waits_until_s = 0.0
 
-    def words_wait_s(self, *, num_streams: int, now_s: float) -> float:
-        """For how long the turns' next words wait for company. num_streams: all that are open."""
-        num_answering = len({turn_id.rpartition("#")[0] for turn_id in self.turns})
-        return self._waits_until_s - now_s if 0 < num_answering < num_streams else 0.0
+    def words_wait_s(self, *, now_s: float) -> float:
+        """For how long the next words wait for company."""
+        num_answering = sum(bool(lane.running) for lane in self.lanes.values())
+        return self._waits_until_s - now_s if 0 < num_answering < len(self.lanes) else 0.0
 
-    def next_turns(self, *, now_s: float) -> tuple[str, ...]:
-        """All turns, for a step that begins now."""
+    def next_step(self, *, now_s: float) -> Step:
+        """Take what a step that begins now is to do; nothing while words wait for company."""
+        prefills = self._next_prefills()
+        if not prefills and self.words_wait_s(now_s=now_s) > 0:
+            return Step()
         self._waits_until_s = now_s + self.gap_s
-        return tuple(self.turns)
+        words = tuple(name for lane in self.lanes.values() for name in lane.running)
+        return Step(prefills, words)
 
-    def next_prefills(self) -> tuple[tuple[str, TokenChunk], ...]:
+    def _next_prefills(self) -> tuple[tuple[StreamId, TokenChunk], ...]:
         """Take at most one chunk of each stream, in the order's turn.
 
         One chunk is always taken, however large; then as many as fit. A ten-second clip waits for
         a ten-hour video's chunk, never for its end.
         """
-        chosen: list[tuple[str, TokenChunk]] = []
+        chosen: list[tuple[StreamId, TokenChunk]] = []
         room = MAX_PREFILL_TOKENS
-        ready = [stream_id for stream_id, chunks in self.waiting.items() if chunks]
-        for stream_id in self.order.sorted(ready, left=lambda name: self.waiting[name][0][1]):
-            chunks = self.waiting[stream_id]
-            if not chosen or chunks[0][0].tokens.shape[0] <= room:
-                chunk, _ = chunks.popleft()
-                room -= chunk.tokens.shape[0]
-                chosen.append((stream_id, chunk))
-                self.waiting[stream_id] = self.waiting.pop(stream_id)
+        left = {lane.stream: each.left for lane in self.lanes.values() if (each := lane.next_chunk)}
+        for stream in self._order.sorted(left, left=left.__getitem__):
+            lane = self.lanes[stream]
+            waiting = lane.next_chunk
+            if waiting and (not chosen or waiting.chunk.tokens.shape[0] <= room):
+                room -= waiting.chunk.tokens.shape[0]
+                chosen.append((stream, lane.take()))
+                self.lanes[stream] = self.lanes.pop(stream)
         return tuple(chosen)

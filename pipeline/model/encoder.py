@@ -16,6 +16,11 @@ class VisionEncoder:
         self._tower = tower
         self._device = tower.merger.ln_q.weight.device
 
+    @property
+    def num_weights(self) -> int:
+        """Of the tower, as its matmuls read them."""
+        return self._tower.num_weights
+
     @torch.inference_mode()
     def encode(self, chunks: Sequence[FrameChunk]) -> list[TokenChunk]:
         """Token chunks in the order given; chunks of equal shape share one pass."""

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.config import Sampling
-from pipeline.engine.answer import Answer as Written
 from pipeline.engine.constraint import Constraint
-from pipeline.errors import BadInput, FailureCode
+from pipeline.engine.question import Completion
 from pipeline.families.qwen2_vl.boxes import Found, Unreadable, grounding_question, parse_boxes
 from pipeline.tasks.records import Answer, Box, Caption
 from pipeline.tasks.tasks import Tasks
@@ -38,24 +37,7 @@ class Request:
     end_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a request."""
-
-    request: Request
-    result: Written | BadInput
-
-    @property
-    def text(self) -> str:
-        return self.result.text if isinstance(self.result, Written) else ""
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self.result.finish_reason if isinstance(self.result, Written) else None
-
-    @property
-    def code(self) -> FailureCode | None:
-        return self.result.code if isinstance(self.result, BadInput) else None
+Asked = tuple[Request, Completion]  # what was asked, and how it ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,56 +71,59 @@ def make_views(
     return views
 
 
-def combine(outcomes: Sequence[Outcome], *, max_parts: int) -> list[Request]:
+def combine(asked: Sequence[Asked], *, max_parts: int) -> list[Request]:
     """What to ask, as text alone, to bring windows' answers together; empty when all is whole.
 
     At most max_parts (>= 2) consecutive parts go into one prompt, so a long video takes several
-    rounds: call again with the outcomes of the round before.
+    rounds: call again with what came of the round before.
     """
     requests: list[Request] = []
-    for parts in _by_task(outcomes):
+    for parts in _by_task(asked):
         groups = [parts[i : i + max_parts] for i in range(0, len(parts), max_parts)]
         requests += [_merged(group, is_last=len(groups) == 1) for group in groups]
     return requests
 
 
-def captions(outcomes: Iterable[Outcome]) -> tuple[Caption, ...]:
+def captions(asked: Iterable[Asked]) -> tuple[Caption, ...]:
+    """The rows of what was said of whole videos and their windows."""
     return tuple(
         Caption(
-            start_s=outcome.request.start_s,
-            end_s=outcome.request.end_s,
-            window_index=outcome.request.window_index,
-            text=outcome.text,
-            finish_reason=outcome.finish_reason,
-            code=outcome.code,
+            start_s=request.start_s,
+            end_s=request.end_s,
+            window_index=request.window_index,
+            text=said.text,
+            finish_reason=said.finish_reason,
+            code=said.code,
         )
-        for outcome in outcomes
-        if outcome.request.kind == "caption"
+        for request, said in asked
+        if request.kind == "caption"
     )
 
 
-def answers(outcomes: Iterable[Outcome]) -> tuple[Answer, ...]:
+def answers(asked: Iterable[Asked]) -> tuple[Answer, ...]:
+    """The rows of what was answered, for whole videos and their windows."""
     return tuple(
         Answer(
-            question=outcome.request.subject,
-            start_s=outcome.request.start_s,
-            end_s=outcome.request.end_s,
-            window_index=outcome.request.window_index,
-            answer=outcome.text,
-            finish_reason=outcome.finish_reason,
-            code=outcome.code,
+            question=request.subject,
+            start_s=request.start_s,
+            end_s=request.end_s,
+            window_index=request.window_index,
+            answer=said.text,
+            finish_reason=said.finish_reason,
+            code=said.code,
         )
-        for outcome in outcomes
-        if outcome.request.kind == "ask"
+        for request, said in asked
+        if request.kind == "ask"
     )
 
 
-def boxes(outcomes: Iterable[Outcome], *, source: Size) -> tuple[Box, ...]:
+def boxes(asked: Iterable[Asked], *, source: Size) -> tuple[Box, ...]:
+    """The rows of what was found, or not, in pixels of a source of this size."""
     return tuple(
         box
-        for outcome in outcomes
-        if outcome.request.kind == "ground"
-        for box in _boxes(outcome, source)
+        for request, said in asked
+        if request.kind == "ground"
+        for box in _boxes(request, said, source)
     )
 
 
@@ -186,20 +171,19 @@ def _finds(plan: SamplingPlan, tasks: Tasks) -> dict[float, list[Request]]:
     return finds
 
 
-def _by_task(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Readable outcomes of windows that still have to be brought together, task by task."""
-    tasks: dict[int, list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.request.window_index is not None and isinstance(outcome.result, Written):
-            tasks.setdefault(outcome.request.task_index, []).append(outcome)
+def _by_task(asked: Sequence[Asked]) -> list[list[Asked]]:
+    """What was said of windows and still has to be brought together, task by task."""
+    tasks: dict[int, list[Asked]] = {}
+    for request, said in asked:
+        if request.window_index is not None and said.error is None:
+            tasks.setdefault(request.task_index, []).append((request, said))
     return list(tasks.values())
 
 
-def _merged(parts: Sequence[Outcome], *, is_last: bool) -> Request:
-    first, last = parts[0].request, parts[-1].request
-    said = "\n".join(
-        f"[{part.request.start_s:.1f} s to {part.request.end_s:.1f} s] {part.text}"
-        for part in parts
+def _merged(parts: Sequence[Asked], *, is_last: bool) -> Request:
+    (first, _), (last, _) = parts[0], parts[-1]
+    lines = "\n".join(
+        f"[{request.start_s:.1f} s to {request.end_s:.1f} s] {said.text}" for request, said in parts
     )
     if first.kind == "caption":
         wish = "Each line describes a part of one video, in order. Describe the whole video."
@@ -210,22 +194,22 @@ def _merged(parts: Sequence[Outcome], *, is_last: bool) -> Request:
         )
     return replace(
         first,
-        prompt=f"{said}\n{wish}",
+        prompt=f"{lines}\n{wish}",
         window_index=None if is_last else first.window_index,
         end_s=last.end_s,
     )
 
 
-def _boxes(outcome: Outcome, source: Size) -> list[Box]:
+def _boxes(request: Request, said: Completion, source: Size) -> list[Box]:
     """The boxes of one query; one row that says so when there is none."""
     none = Box(
-        query=outcome.request.subject,
-        time_s=outcome.request.start_s,
-        outcome="failed" if outcome.code else "absent",
-        code=outcome.code,
-        raw=outcome.text,
+        query=request.subject,
+        time_s=request.start_s,
+        outcome="failed" if said.code else "absent",
+        code=said.code,
+        raw=said.text,
     )
-    found = parse_boxes(outcome.text, source=source)
+    found = parse_boxes(said.text, source=source)
     return [_row(item, none) for item in found] or [none]
 
 

@@ -20,8 +20,9 @@ from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from jobs.soak.trial import decoding_children, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
+from pipeline.engine.ids import StreamId
 from pipeline.errors import FailureCode, Transient
-from pipeline.flow import Event, Moved, Planned, Words
+from pipeline.events import Event, Moved, Planned, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Ground, Tasks
@@ -126,7 +127,7 @@ def test_who_listens_hears_of_every_stage_and_gets_the_same_record(
             source, (decoder,) = sources[0], fleet.pools.decoders
             alone = await fleet.analyse(source, TASKS, video_id="0")
             listened = await fleet.analyse(source, TASKS, video_id="0", listener=heard.append)
-            while await decoder.__ray_call__.remote(lambda self: self._rank.stream_ids):
+            while await decoder.streams.remote():
                 await asyncio.sleep(0.05)  # who has answered closes its stream
             return [alone, listened]
 
@@ -149,9 +150,9 @@ def test_on_shared_cores_what_is_nearer_to_the_words_goes_first(
             await fleet.analyse(sources[0], TASKS, video_id="0")  # so that all have worked
             processes = await processes_of(fleet)
             reader = fleet.pools.readers[0]
-            await reader.open.remote("a/0", sources[0])
+            await reader.open.remote(StreamId("a", "", 0), sources[0])
             first = {child.pid for child in decoding_children(processes["reader 0"])}
-            await reader.open.remote("a/1", sources[2])
+            await reader.open.remote(StreamId("a", "", 1), sources[2])
             both = {child.pid for child in decoding_children(processes["reader 0"])}
             named = {"first video": first, "second video": both - first}
             processes |= {name: pid for name, (pid,) in named.items()}

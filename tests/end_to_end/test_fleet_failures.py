@@ -21,7 +21,7 @@ from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import FailureCode
-from pipeline.flow import Event, Moved
+from pipeline.events import Event, Moved
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
@@ -192,8 +192,8 @@ def test_a_cancelled_video_holds_nothing(
             await task
 
     def is_free() -> bool:
-        streams = in_actor(fleet.pools.decoders[0], lambda self: self._rank.stream_ids)
-        videos = in_actor(fleet.pools.readers[0], lambda self: list(self._videos))
+        streams = ray.get(fleet.pools.decoders[0].streams.remote())
+        videos = in_actor(fleet.pools.readers[0], lambda self: self._stage.videos)
         return not streams and not videos
 
     for stage in ("read", "prefill"):

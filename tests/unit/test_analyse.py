@@ -11,18 +11,19 @@ from PIL import Image
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices
-from pipeline.engine.stream import Stream
+from pipeline.engine.engine import Engine
 from pipeline.errors import BadInput, FailureCode
+from pipeline.events import Moved, Planned, Words
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
-from pipeline.flow import EncodedChunk, Moved, Planned, Words
-from pipeline.local import CHUNKS_AHEAD, LocalFlow, LocalModel, LocalStream, LocalVideo
-from pipeline.stint import Place
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.stages.reading import ReadingStage
 from pipeline.tasks.records import from_json, from_table, to_json, to_table
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
+from pipeline.video.windows import CHUNK_TOKENS
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, MAX_PIXELS, write_folder
 from tests.tiny_model import Tiny
@@ -80,47 +81,62 @@ def test_the_same_clip_gives_the_same_words(model, clip):
 def test_stages_follow_each_other_and_reading_runs_ahead_within_bounds(tmp_path):
     model = LocalModel.load(write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS))
     long_clip = make(tmp_path, Clip(num_frames=96, fps=12, **CHUNKED))
-    heard = []
-    record = run(model, long_clip, listener=heard, fps=12.0)
+    heard, num_ahead = [], 3
+    chunk_bytes = CHUNK_TOKENS * (2 * 28**2 * 3 + model.served.token_bytes)  # frames, tokens
+    flow = LocalFlow(model, options=PlanOptions(fps=12.0), video_bytes=num_ahead * chunk_bytes)
+    record = asyncio.run(
+        analyse(Source.of(long_clip), TASKS, flow, video_id="0a", listener=heard.append)
+    )
+    flow.close()
     (planned,) = (event for event in heard if isinstance(event, Planned))
-    assert len(planned.plan.windows[0].chunks) > CHUNKS_AHEAD + 2
+    assert len(planned.plan.windows[0].chunks) > num_ahead + 2
     done = Counter()
     chunk_steps = [e.num_steps for e in heard if isinstance(e, Moved) and e.stage == "prefill"]
     for event in heard:
         if isinstance(event, Moved):
             done[event.stage] += event.num_steps
             assert done["read"] >= done["encode"] >= done["prefill"]
-            assert done["read"] - done["prefill"] <= (CHUNKS_AHEAD + 2) * max(chunk_steps)
+            assert done["read"] - done["prefill"] <= (num_ahead + 1) * max(chunk_steps)
     assert done == dict.fromkeys(("read", "encode", "prefill"), planned.num_steps)
     assert planned.plan.hash == record.plan.hash
 
 
 def test_a_video_that_breaks_leaves_its_stream_open_until_the_chunk_under_way_is_taken(
-    model, clip, monkeypatch
+    tmp_path, monkeypatch
 ):
     """A thread may be at it: a stream that closes meanwhile would be pulled from under it."""
-    flow, order = LocalFlow(model, options=PlanOptions()), []
+    model = LocalModel.load(write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS))
+    long_clip = make(tmp_path, Clip(num_frames=96, fps=12, **CHUNKED))
+    flow, order = LocalFlow(model, options=PlanOptions(fps=12.0)), []
+    read, prefill, close = ReadingStage.read, Engine.prefill, Engine.close
+    begun = asyncio.Event()
 
-    async def chunks(self, view, *, listener):
-        yield EncodedChunk.of(0, None, (False, False), read_s=0.0, encode_s=0.0)
-        await asyncio.sleep(0)  # the chunk is sent
-        raise BadInput(FailureCode.TRUNCATED, "the rest is missing")
+    async def breaks(self, video, begins):
+        if begins is None:
+            await begun.wait()
+            raise BadInput(FailureCode.TRUNCATED, "the rest is missing")
+        return await read(self, video, begins)
 
-    async def prefill(self, chunk):
+    async def slow(self, *chunk, **place):
         order.append("begun")
+        begun.set()
         for _ in range(9):
             await asyncio.sleep(0)
+        stint = await prefill(self, *chunk, **place)
         order.append("taken")
-        return Place.here("test").stint("prefill", 0.0)
+        return stint
 
-    close = Stream.close
-    monkeypatch.setattr(LocalVideo, "token_chunks", chunks)
-    monkeypatch.setattr(LocalStream, "prefill", prefill)
-    monkeypatch.setattr(Stream, "close", lambda self: (order.append("closed"), close(self)))
-    record = asyncio.run(analyse(Source.of(clip), TASKS, flow, video_id="0a"))
+    async def closed(self, stream):
+        order.append("closed")
+        await close(self, stream)
+
+    monkeypatch.setattr(ReadingStage, "read", breaks)
+    monkeypatch.setattr(Engine, "prefill", slow)
+    monkeypatch.setattr(Engine, "close", closed)
+    record = asyncio.run(analyse(Source.of(long_clip), TASKS, flow, video_id="0a"))
     flow.close()
     assert record.code is FailureCode.TRUNCATED
-    assert order[:3] == ["begun", "taken", "closed"]
+    assert order == ["begun", "taken", "closed"]
 
 
 def test_the_words_heard_are_the_words_of_the_record(model, clip):
@@ -195,7 +211,7 @@ def test_a_name_that_is_not_unicode_still_has_a_row(model, tmp_path):
 def test_a_model_that_computes_nonsense_fails_its_videos(tmp_path, clip):
     folder = write_folder(tmp_path / "model", Tiny(seed=7))
     broken = LocalModel.load(folder)
-    broken.engine._language.norm.weight.fill_(float("nan"))
+    broken.rank._writing.language.norm.weight.fill_(float("nan"))
     record = run(broken, clip)
     assert (record.status, record.code) == ("failed", FailureCode.NONFINITE_LOGITS)
     assert record.media is not None

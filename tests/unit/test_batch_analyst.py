@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from jobs.batch.analyst import Analyst, Maker
+from jobs.batch.analyst import Analyst
 from jobs.batch.job import Job
 from jobs.batch.method import make_method
-from pipeline.analyse import ignore
 from pipeline.config import Sampling
 from pipeline.errors import FailureCode, StoreFull
-from pipeline.flow import Listener
+from pipeline.events import Listener, ignore
+from pipeline.served_model import ModelIdentity
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item
 from pipeline.store.local import LocalStore
@@ -54,7 +54,7 @@ def planned(clip: Path, **fields: Any) -> Item:
 
 def make_row(fleet: Fleet, item: Item, folder: Path) -> Record:
     archive = Archive(folder=str(folder), max_bytes=100)
-    analyst = Analyst(fleet.analyse, archive, METHOD, Maker(model="m", model_digest="d"))
+    analyst = Analyst(fleet.analyse, archive, METHOD, ModelIdentity("m", "d"))
     return asyncio.run(analyst.make_row(item))
 
 

@@ -57,22 +57,6 @@ def test_more_than_the_capacity_is_refused_and_changes_nothing() -> None:
     assert cache.length == 3
 
 
-def test_truncating_forgets_the_tail_only() -> None:
-    cache = new_cache()
-    keys = append(cache, 6)
-    cache.truncate(2)
-    later = append(cache, 3)
-    assert torch.equal(held(cache, 1), torch.cat([keys[:, :, :2], later], dim=2)[1])
-
-
-@pytest.mark.parametrize("length", [-1, 4])
-def test_truncating_to_what_is_not_held_is_refused(length: int) -> None:
-    cache = new_cache()
-    append(cache, 3)
-    with pytest.raises(ValueError, match="can't truncate"):
-        cache.truncate(length)
-
-
 def test_forks_share_the_prefix_and_own_their_tails() -> None:
     cache = new_cache()
     keys = append(cache, 5)
@@ -106,28 +90,6 @@ def test_a_fork_outlives_what_its_parent_appends() -> None:
     assert later.prefix is not fork.prefix
 
 
-def test_a_parent_cannot_be_rolled_back_under_its_forks() -> None:
-    cache = new_cache()
-    append(cache, 5)
-    cache.fork(capacity=2)
-    append(cache, 3)
-    with pytest.raises(ValueError, match="a fork reads 5"):
-        cache.truncate(4)
-    cache.truncate(5)
-    assert cache.length == 5
-
-
-def test_a_fork_can_be_rolled_back_to_the_end_of_its_prefix() -> None:
-    cache = new_cache()
-    append(cache, 5)
-    fork = cache.fork(capacity=4)
-    append(fork, 4)
-    fork.truncate(5)
-    assert fork.length == 5
-    with pytest.raises(ValueError, match="can't truncate"):
-        fork.truncate(4)
-
-
 def test_forks_can_be_forked() -> None:
     cache = new_cache()
     keys = append(cache, 3)
@@ -153,7 +115,6 @@ def test_a_copy_holds_the_same_and_is_nobodys_else() -> None:
     child = cache.fork(capacity=4)
     middle = append(child, 2)
     copied = child.copy(capacity=1)
-    child.truncate(3)
     append(child, 1)
     tail = append(copied, 1)
     assert copied.capacity == 3

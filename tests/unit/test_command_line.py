@@ -24,8 +24,8 @@ from jobs.workplace import Workplace
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import ConfigError, FailureCode
+from pipeline.events import Moved, Planned
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
-from pipeline.flow import Moved, Planned
 from pipeline.stint import Place
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
 from pipeline.video.plan import Planner

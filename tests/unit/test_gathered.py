@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from actors.gathered import gathered
+from pipeline.gathered import gathered
 from tests.virtual_time import run_virtually as run
 
 GAP_S = 1.0

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.gauges import WINDOW_S, Gauges, bottleneck
-from pipeline.flow import Moved, Planned, Words
+from pipeline.events import Moved, Planned, Words
 from pipeline.stint import Place, Stint
 from pipeline.tasks.requests import Request
 

@@ -179,16 +179,6 @@ def test_forks_of_several_videos_and_unforked_streams_mix_in_one_batch(model: Qw
 
 
 @torch.inference_mode()
-def test_a_follow_up_after_a_rollback_equals_a_first_question(model: Qwen2VL) -> None:
-    cache, fresh = (prefilled(model.language, 11, seed=2) for _ in range(2))
-    continue_with(model.language, [cache], [random_ids(9, seed=6)])
-    cache.truncate(11)
-    (again,) = continue_with(model.language, [cache], [[1, 2, 3]])
-    (expected,) = continue_with(model.language, [fresh], [[1, 2, 3]])
-    assert torch.equal(again, expected)
-
-
-@torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_the_kernel_equals_attention_by_its_definition(dtype: torch.dtype, is_causal: bool) -> None:

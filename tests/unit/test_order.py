@@ -1,6 +1,6 @@
 """Videos that wait for one actor: whoever is nearest to its end goes first, nobody starves."""
 
-from pipeline.engine.order import FAIR_EVERY, LeastLeftFirst
+from pipeline.stages.order import FAIR_EVERY, LeastLeftFirst
 
 LEFT = {"long": 900, "short": 2, "middle": 40}
 

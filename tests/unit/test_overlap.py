@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from actors import decoder, encoder, reader
-from actors.flow import RayFlow
-from actors.pool import Pools
+from actors import frame_reader, language_decoder, vision_encoder
+from actors.pools import Pools
 from actors.profile import DecoderPool, Profile
+from actors.stream_host import RayFlow, ray_flow
 from pipeline.analyse import analyse
 from pipeline.config import DecodeLimits, Sampling
+from pipeline.engine.rank import Rank
+from pipeline.events import Event, Moved, Words
 from pipeline.families.qwen2_vl.sampling import load_family
-from pipeline.flow import Event, Moved, Words
+from pipeline.stages.encoding import EncodingStage
+from pipeline.stages.reading import OpenVideo
 from pipeline.stint import Place
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
@@ -71,29 +74,29 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     """Puts its set times around the work of all actors made while it lives."""
     stages = Stages(VirtualLoop())
     read, encode, run = (
-        reader.OpenVideo.read,
-        plain(encoder.VisionEncoderActor)._encode,
-        decoder.Rank.run,
+        OpenVideo.read,
+        EncodingStage._encode,
+        Rank.run,
     )
 
     def timed_read(video, begins, kind):
         stages.spend("read")
         return read(video, begins, kind)
 
-    def timed_encode(actor, parcels):
-        stages.spend("encode", len(parcels))
-        return encode(actor, parcels)
+    def timed_encode(stage, chunks):
+        stages.spend("encode", len(chunks))
+        return encode(stage, chunks)
 
     def timed_run(rank, commands):
         for step in commands:
             stages.spend("prefill", len(step.prefills))
-            stages.spend("word", bool(step.turns))
+            stages.spend("word", bool(step.generations))
         return run(rank, commands)
 
-    monkeypatch.setattr(reader.OpenVideo, "read", timed_read)
-    monkeypatch.setattr(plain(encoder.VisionEncoderActor), "_encode", timed_encode)
-    monkeypatch.setattr(decoder.Rank, "run", timed_run)
-    for module in (reader, encoder, decoder):
+    monkeypatch.setattr(OpenVideo, "read", timed_read)
+    monkeypatch.setattr(EncodingStage, "_encode", timed_encode)
+    monkeypatch.setattr(Rank, "run", timed_run)
+    for module in (frame_reader, vision_encoder, language_decoder):
         monkeypatch.setattr(module, "place_of_actor", lambda: Place.here("here"))
     return stages
 
@@ -102,11 +105,11 @@ def new_flow(checkpoint: Path, profile: Profile) -> RayFlow:
     """A flow over one actor of each kind."""
     folder = str(checkpoint)
     actors = (
-        plain(reader.FrameReaderActor)(DecodeLimits(), "pyav", 1),
-        plain(encoder.VisionEncoderActor)(folder, profile),
-        plain(decoder.LanguageDecoderActor)(folder, profile),
+        plain(frame_reader.FrameReaderActor)(DecodeLimits(), "pyav", 1),
+        plain(vision_encoder.VisionEncoderActor)(folder, profile),
+        plain(language_decoder.LanguageDecoderActor)(folder, profile),
     )
-    return RayFlow(
+    return ray_flow(
         Pools(*((LocalHandle(actor),) for actor in actors)),
         checkpoint,
         owner="host",

@@ -1,16 +1,17 @@
-"""Work goes to the actor with the least of it."""
+"""Work goes to the member with the least of it."""
 
-from actors.pool import Pool
+from pipeline.pool import Pool
 
 
-def test_the_least_loaded_actor_is_chosen_and_load_ends_with_its_block() -> None:
+def test_the_least_loaded_member_is_chosen_and_load_ends_when_it_is_given_back() -> None:
     pool = Pool(["a", "b", "c"])
-    with pool.least_loaded(load=5) as first, pool.least_loaded(load=1) as second:
-        with pool.least_loaded(load=3) as third:
-            assert (first, second, third) == ("a", "b", "c")
-            with pool.least_loaded(load=1) as fourth:
-                assert fourth == "b"
-        with pool.least_loaded(load=1) as fifth:
-            assert fifth == "c"
-    with pool.least_loaded(load=1) as last:
-        assert last == "a"
+    first, second, third = (pool.least_loaded(load=load) for load in (5, 1, 3))
+    assert [each.member for each in (first, second, third)] == ["a", "b", "c"]
+    fourth = pool.least_loaded(load=1)
+    assert fourth.member == "b"
+    third.give_back()
+    assert pool.least_loaded(load=9).member == "c"
+    for each in (first, second, fourth):
+        each.give_back()
+        each.give_back()  # twice is once
+    assert [pool.least_loaded(load=1).member for _ in range(2)] == ["a", "b"]

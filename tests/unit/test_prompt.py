@@ -2,8 +2,7 @@
 
 import pytest
 
-from pipeline.errors import BadInput, FailureCode
-from pipeline.families.qwen2_vl.chat import ChatLayout, Medium, question_or_default
+from pipeline.families.qwen2_vl.chat import ChatLayout, Medium
 from tests.qwen_tokenizer import qwen, qwen_library
 
 QWEN = qwen()
@@ -84,19 +83,3 @@ def test_control_tokens_typed_by_a_user_never_add_one(word):
     plain = [token for token in whole_prompt(layout, [VIDEO], "Hi") if token in control]
     typed = whole_prompt(layout, [VIDEO], f"Hi{word}{word}")
     assert [token for token in typed if token in control] == plain
-
-
-@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
-def test_a_blank_question_becomes_the_default(text):
-    assert question_or_default(text, "Describe this video.") == "Describe this video."
-
-
-def test_a_question_is_kept_as_it_was_typed():
-    assert question_or_default(" Why? ", "Describe this video.") == " Why? "
-
-
-@pytest.mark.parametrize("text", ["\0", "\udc80"])
-def test_a_blank_looking_question_that_is_no_text_is_refused(text):
-    with pytest.raises(BadInput) as refusal:
-        question_or_default(text, "Describe this video.")
-    assert refusal.value.code is FailureCode.BAD_PROMPT

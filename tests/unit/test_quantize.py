@@ -3,11 +3,15 @@
 import pytest
 import torch
 
-from pipeline.engine.admission import Engine
-from pipeline.engine.answer import Answer, Question
+from pipeline.config import Sampling
+from pipeline.engine.commands import BeginGeneration, OpenStream, Step
+from pipeline.engine.ids import GenerationId
+from pipeline.engine.question import Question
+from pipeline.engine.rank import Rank
 from pipeline.errors import ConfigError
 from pipeline.model.language import LanguageModel
 from pipeline.model.quantize import measure, quantize
+from tests.streams import stream_id
 from tests.tiny_model import Tiny, random_ids, tiny_model
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -56,10 +60,16 @@ def test_the_engine_writes_with_an_int8_model():
     shape = SHAPES["untied"]
     model = tiny_model(shape).language
     quantize(model)
-    engine = Engine(model, tiny_tokenizer(shape), eos_ids=[shape.config.vocab_size - 6])
-    with engine.open([]) as stream:
-        answers = stream.ask_many([Question(ids=tuple(random_ids(n, seed=n))) for n in (5, 9)])
-    assert all(isinstance(answer, Answer) for answer in answers)
+    rank = Rank(model, tiny_tokenizer(shape), eos_ids=[shape.config.vocab_size - 6])
+    stream, names = stream_id(0), [GenerationId(stream_id(0), number) for number in (0, 1)]
+    rank.control(OpenStream(stream, ()))
+    for name, length in zip(names, (5, 9), strict=True):
+        asked = Question(
+            ids=tuple(random_ids(length, seed=length)), sampling=Sampling(max_new_tokens=3)
+        )
+        rank.control(BeginGeneration(name, asked, is_alone=False))
+    written = [rank.run([Step(generations=tuple(names))]).written for _ in range(3)]
+    assert all(said is not None and not said.error for _, _, said in written[-1])
 
 
 def test_half_precision_models_keep_their_dtype():

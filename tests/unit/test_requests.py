@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import Sampling
-from pipeline.engine.answer import Answer
 from pipeline.engine.constraint import Choices
+from pipeline.engine.question import Completion
 from pipeline.errors import BadInput, FailureCode
-from pipeline.tasks.requests import Outcome, answers, boxes, captions, combine, make_views
+from pipeline.tasks.requests import answers, boxes, captions, combine, make_views
 from pipeline.tasks.tasks import MAX_REQUESTS, Ask, Ground, Tasks
 from pipeline.types import MediaInfo, Size
 from tests.plans import make_plan
@@ -18,7 +18,7 @@ EVERYTHING = Tasks(
     asks=(Ask(question="How many?", constraint=Choices(("1", "2"))), Ask(question="Why?")),
     grounds=(Ground(query="the dog", times_s=(1.0, 3.0)), Ground(query="the cat", times_s=(3.0,))),
 )
-NONFINITE = BadInput(FailureCode.NONFINITE_LOGITS, "the model's scores contain NaN")
+NONFINITE = Completion(error=BadInput(FailureCode.NONFINITE_LOGITS, "the scores contain NaN"))
 
 
 def media(*, seconds=4, is_still=False):
@@ -68,7 +68,7 @@ def views(tasks, *, times=None, **kinds):
 
 
 def written(text, reason="stop"):
-    return Answer(text=text, token_ids=(), finish_reason=reason)
+    return Completion(text=text, finish_reason=reason)
 
 
 def test_a_video_is_watched_once_for_all_questions_and_each_moment_once_for_all_queries():
@@ -140,23 +140,22 @@ def test_equal_tasks_have_equal_digests_and_every_field_counts():
 @pytest.mark.parametrize("num_windows", [1, 2, 3, 7])
 def test_windows_answers_are_put_together_in_order_until_one_is_left(num_windows):
     asked = views(Tasks(asks=(Ask(question="Why?"),)), windows=num_windows)
-    outcomes = [
-        Outcome(request, written(f"w{index}{request.kind}"))
+    pairs = [
+        (request, written(f"w{index}{request.kind}"))
         for index, view in enumerate(asked)
         for request in view.requests
     ]
-    whole = [outcome for outcome in outcomes if outcome.request.window_index is None]
+    whole = [pair for pair in pairs if pair[0].window_index is None]
     rounds = 0
-    while requests := combine(outcomes, max_parts=2):
+    while requests := combine(pairs, max_parts=2):
         rounds += 1
         # The stand-in model repeats the parts it was given, so order and completeness show.
-        outcomes = [Outcome(r, written(" ".join(_said(r.prompt)))) for r in requests]
-        whole += [outcome for outcome in outcomes if outcome.request.window_index is None]
-    assert [outcome.request.kind for outcome in whole] == ["caption", "ask"]
-    for outcome in whole:
-        kind = outcome.request.kind
-        assert outcome.text == " ".join(f"w{index}{kind}" for index in range(num_windows))
-        assert (outcome.request.start_s, outcome.request.end_s) == (0.0, 8.0 * num_windows)
+        pairs = [(r, written(" ".join(_said(r.prompt)))) for r in requests]
+        whole += [pair for pair in pairs if pair[0].window_index is None]
+    assert [request.kind for request, _ in whole] == ["caption", "ask"]
+    for request, said in whole:
+        assert said.text == " ".join(f"w{index}{request.kind}" for index in range(num_windows))
+        assert (request.start_s, request.end_s) == (0.0, 8.0 * num_windows)
     assert rounds == {1: 0, 2: 1, 3: 2, 7: 3}[num_windows]
 
 
@@ -166,29 +165,29 @@ def _said(prompt):
 
 def test_a_window_that_failed_is_left_out_of_the_whole():
     first, second = views(Tasks(), windows=2)
-    outcomes = [
-        Outcome(first.requests[0], NONFINITE),
-        Outcome(second.requests[0], written("A dog.")),
+    pairs = [
+        (first.requests[0], NONFINITE),
+        (second.requests[0], written("A dog.")),
     ]
-    (request,) = combine(outcomes, max_parts=5)
+    (request,) = combine(pairs, max_parts=5)
     assert _said(request.prompt) == ["A dog."]
 
 
 def test_words_become_rows_of_their_kind():
     watched, first, _ = views(EVERYTHING)
     caption, how_many, why = watched.requests
-    outcomes = [
-        Outcome(caption, written("A dog.")),
-        Outcome(how_many, written("1", "constraint")),
-        Outcome(why, NONFINITE),
-        Outcome(first.requests[0], written("<|box_start|>(0,0),(500,500)<|box_end|>(1,2)")),
+    pairs = [
+        (caption, written("A dog.")),
+        (how_many, written("1", "constraint")),
+        (why, NONFINITE),
+        (first.requests[0], written("<|box_start|>(0,0),(500,500)<|box_end|>(1,2)")),
     ]
-    (said,) = captions(outcomes)
+    (said,) = captions(pairs)
     assert (said.text, said.start_s, said.end_s, said.window_index) == ("A dog.", 0.0, 8.0, None)
-    good, bad = answers(outcomes)
+    good, bad = answers(pairs)
     assert (good.question, good.answer, good.finish_reason) == ("How many?", "1", "constraint")
     assert (bad.answer, bad.finish_reason, bad.code) == ("", None, FailureCode.NONFINITE_LOGITS)
-    box, unreadable = boxes(outcomes, source=Size(100, 200))
+    box, unreadable = boxes(pairs, source=Size(100, 200))
     assert (box.query, box.time_s, box.x1, box.y1) == ("the dog", 1.0, 100.0, 50.0)
     assert (unreadable.outcome, unreadable.code) == ("failed", FailureCode.UNPARSEABLE_OUTPUT)
 
@@ -202,5 +201,5 @@ def test_words_become_rows_of_their_kind():
 )
 def test_a_query_without_a_box_has_one_row_that_says_why(result, outcome, code):
     (view,) = views(Tasks(caption=None, grounds=(Ground(query="it"),)))
-    (row,) = boxes([Outcome(view.requests[0], result)], source=Size(9, 9))
+    (row,) = boxes([(view.requests[0], result)], source=Size(9, 9))
     assert (row.query, row.outcome, row.code, row.x0) == ("it", outcome, code, None)

@@ -12,7 +12,7 @@ from jobs.trace_picture import COLOURS, LABEL_PX, WIDTH_PX, draw
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError
-from pipeline.flow import Moved, Words
+from pipeline.events import Moved, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.stint import Place, Stint
 from pipeline.tasks.requests import Request

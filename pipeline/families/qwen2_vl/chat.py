@@ -16,7 +16,7 @@ depend on the question, so it is prefilled with them once, before anything is as
 from collections.abc import Sequence
 from enum import StrEnum
 
-from pipeline.model.tokenizer import Tokenizer, require_text
+from pipeline.model.tokenizer import Tokenizer
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 
@@ -75,9 +75,3 @@ class ChatLayout:
     def _user(self, text: str) -> Run:
         # One text run, as the template leaves it: a question may begin with a newline of its own.
         return (self._ids.im_start, *self._encode(f"user\n{text}"))
-
-
-def question_or_default(text: str, default: str) -> str:
-    """`text`, or `default` when it is blank; BadInput when it is no text or too long."""
-    require_text(text)
-    return text if text.strip() else default

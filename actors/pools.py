@@ -1,30 +1,10 @@
-"""The actors that all stream hosts share, and which of a kind has the least to do."""
+"""The actors that all stream hosts share."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
 from actors.calls import Handle
-
-
-class Pool:
-    """Knows the load that this process has put on each of its actors."""
-
-    def __init__(self, actors: Sequence[Handle]) -> None:
-        self.actors = tuple(actors)
-        self._loads = [0] * len(self.actors)
-
-    @contextmanager
-    def least_loaded(self, *, load: int) -> Iterator[Handle]:
-        """The actor with the smallest load, which is `load` larger until the block ends."""
-        chosen = min(range(len(self.actors)), key=self._loads.__getitem__)
-        self._loads[chosen] += load
-        try:
-            yield self.actors[chosen]
-        finally:
-            self._loads[chosen] -= load
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,19 @@ import ray
 import torch
 import torch.distributed as dist
 
-from actors.arrivals import Arrivals
 from actors.calls import Handle, end_process
-from actors.gathered import gathered
 from actors.metrics import Metrics, place_of_actor
 from actors.parcel import TokenParcel
 from actors.profile import Profile
-from pipeline.engine.answer import Question
 from pipeline.engine.commands import Commands, Step
-from pipeline.engine.engine import Replica
+from pipeline.engine.engine import Engine, nobody_else
+from pipeline.engine.ids import StreamId
 from pipeline.engine.layout import PromptWindow
+from pipeline.engine.question import Question, TextDelta, joined
 from pipeline.engine.rank import Rank
-from pipeline.engine.stream import Piece, joined
 from pipeline.errors import Transient
 from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.gathered import gathered
 from pipeline.model.packed import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.quantize import quantize
@@ -57,12 +56,11 @@ class LanguageDecoderActor:
             for rank in range(1, size)
         ]
         threading.Thread(target=_end_with, args=(self._followers,), daemon=True).start()
-        rank = _load_rank(checkpoint, profile, 0, address)
-        self._rank, self._max_tokens = rank, profile.decoders.kv_tokens
-        self._metrics, self._arrivals = Metrics(), Arrivals()
-        self._replica = Replica(
-            rank,
-            broadcast=self._broadcast,
+        self._max_tokens = profile.decoders.kv_tokens
+        self._metrics = Metrics()
+        self._engine = Engine(
+            _load_rank(checkpoint, profile, 0, address),
+            broadcast=self._broadcast if self._followers else nobody_else,
             place=place_of_actor(),
             observe=self._count,
             gap_s=profile.decoders.gap_s,
@@ -70,34 +68,33 @@ class LanguageDecoderActor:
             on_failure=end_process,
         )
 
-    async def open(
-        self, stream_id: str, media: Sequence[PromptWindow], *, urgency: int = 0
-    ) -> None:
-        self._arrivals.open(stream_id)
-        await self._replica.open(stream_id, media, urgency=urgency)
+    async def open(self, stream: StreamId, media: Sequence[PromptWindow]) -> None:
+        await self._engine.open(stream, media)
         self._measure_cache()
 
-    async def prefill(self, stream_id: str, parcel: TokenParcel, left: int) -> Stint:
-        await self._arrivals.until_turn(stream_id, parcel.index)
-        return await self._replica.prefill(stream_id, parcel.unpack(), left=left)
+    async def prefill(self, stream: StreamId, parcel: TokenParcel, number: int, left: int) -> Stint:
+        return await self._engine.prefill(stream, parcel.unpack(), number=number, left=left)
 
     async def ask(
-        self, stream_id: str, questions: Sequence[Question]
-    ) -> AsyncIterator[list[Piece]]:
-        """Answer all questions as one batch, then close the stream: words as they come."""
-        async for pieces in gathered(self._replica.ask(stream_id, questions)):
-            yield joined(pieces)
-        await self.close(stream_id)
+        self, stream: StreamId, questions: Sequence[Question], closes: bool
+    ) -> AsyncIterator[list[TextDelta]]:
+        """Answer all questions as one batch: words as they come, those of 0.2 s together."""
+        async for deltas in gathered(self._engine.ask(stream, questions, closes=closes)):
+            yield joined(deltas)
+        self._measure_cache()
 
-    async def close(self, stream_id: str) -> None:
-        self._arrivals.close(stream_id)
-        await self._replica.close(stream_id)
+    async def close(self, stream: StreamId) -> None:
+        await self._engine.close(stream)
         self._measure_cache()
 
     async def release(self, owner: str) -> None:
         """Close every stream that a stream host of this name left behind."""
-        self._arrivals.release(owner)
-        await self._replica.release(owner)
+        await self._engine.release(owner)
+        self._measure_cache()
+
+    async def streams(self) -> tuple[StreamId, ...]:
+        """Of those that are open."""
+        return self._engine.rank.streams
 
     async def process_id(self) -> int:
         return os.getpid()
@@ -109,18 +106,18 @@ class LanguageDecoderActor:
 
     def _count(self, step: Step, stint: Stint) -> None:
         """A step's time counts for its chunks and for its words."""
-        num_waiting = self._replica.num_waiting
+        num_waiting = self._engine.num_waiting
         if step.prefills:
             num_tokens = sum(chunk.tokens.shape[0] for _, chunk in step.prefills)
             prefill = replace(stint, num_tokens=num_tokens)
             num_chunks = len(step.prefills)
             self._metrics.count(prefill, num_chunks=num_chunks, num_waiting=num_waiting)
-        if step.turns:
-            words = replace(stint, stage="generate", num_tokens=len(step.turns))
+        if step.generations:
+            words = replace(stint, stage="generate", num_tokens=len(step.generations))
             self._metrics.count(words, num_chunks=0)
 
     def _measure_cache(self) -> None:
-        num_tokens = self._max_tokens - self._rank.num_free_tokens
+        num_tokens = self._max_tokens - self._engine.rank.admission.num_free_tokens
         self._metrics.hold(num_tokens, max_tokens=self._max_tokens)
 
     async def _broadcast(self, commands: Commands) -> None:

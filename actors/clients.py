@@ -1,0 +1,108 @@
+"""The ports over Ray: calls to actors, and every wait for them. Payloads are references here."""
+
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from typing import Any, cast
+
+from ray import ObjectRef
+
+from actors.calls import Handle, Result, answer_of, recover
+from actors.parcel import FrameParcel, TokenParcel
+from pipeline.engine.ids import StreamId
+from pipeline.engine.layout import PromptWindow
+from pipeline.engine.question import Question, TextDelta
+from pipeline.errors import Transient
+from pipeline.ports import Encoded, Opened, Read
+from pipeline.stint import Stint
+from pipeline.tasks.requests import View
+from pipeline.video.source import Source
+
+FramesRef = ObjectRef[FrameParcel]
+TokensRef = ObjectRef[TokenParcel]
+
+
+class Client:
+    """An actor as its callers see it: whatever is lost on the way is Transient.
+
+    stall_s: silence after which the actor is dead; it is killed then, and starts again.
+    """
+
+    def __init__(self, handle: Handle, *, stall_s: float) -> None:
+        self.handle = handle
+        self._stall_s = stall_s
+
+    async def ready(self) -> None:
+        """Wait until the actor answers; one that was lost starts again first."""
+        await recover(self.handle, patience_s=self._stall_s)
+
+    async def _answer_of(self, call: Awaitable[Result]) -> Result:
+        return await answer_of(self.handle, call, stall_s=self._stall_s)
+
+    async def _batches(self, stream: Any) -> AsyncGenerator[Any, None]:
+        """What a streaming call yields, item by item."""
+        while True:
+            try:
+                reference = await self._answer_of(anext(stream))
+            except StopAsyncIteration:
+                return
+            yield await self._answer_of(reference)
+
+
+class _Holder(Client):
+    """An actor in which things are open under names."""
+
+    async def close(self, name: StreamId) -> None:
+        """Have it closed; nobody waits for that."""
+        self.handle.close.remote(name)
+
+    async def release(self, owner: str) -> None:
+        """Have everything closed that this owner left open; whoever was restarted holds nothing."""
+        try:
+            await self._answer_of(self.handle.release.remote(owner))
+        except Transient:
+            return
+
+
+class FrameReaderClient(_Holder):
+    """A frame reader in an actor; frames are references to FrameParcels."""
+
+    async def open(self, video: StreamId, source: Source) -> Opened:
+        return cast(Opened, await self._answer_of(self.handle.open.remote(video, source)))
+
+    async def read(self, video: StreamId, begins: View | None) -> Read[FramesRef]:
+        frames, noted = self.handle.read.remote(video, begins)
+        is_damaged, stint = await self._answer_of(noted)
+        return Read(frames, is_damaged, stint)
+
+
+class VisionEncoderClient(Client):
+    """An encoder in an actor; tokens are references to TokenParcels."""
+
+    async def encode(self, frames: FramesRef, *, left: int) -> Encoded[TokensRef]:
+        tokens, noted = self.handle.encode.remote(frames, left)
+        return Encoded(tokens, await self._answer_of(noted))
+
+
+class LanguageDecoderClient(_Holder):
+    """A decoder replica in actors."""
+
+    async def open(self, stream: StreamId, media: Sequence[PromptWindow]) -> None:
+        await self._answer_of(self.handle.open.remote(stream, media))
+
+    async def prefill(
+        self, stream: StreamId, tokens: TokensRef, *, number: int, left: int
+    ) -> Stint:
+        call = self.handle.prefill.remote(stream, tokens, number, left)
+        return cast(Stint, await self._answer_of(call))
+
+    async def ask(
+        self, stream: StreamId, questions: Sequence[Question], *, closes: bool
+    ) -> AsyncGenerator[TextDelta, None]:
+        """Ends with the last answer: the decoder closes the stream by itself."""
+        ask = self.handle.ask.options(num_returns="streaming")
+        num_left = len(questions)
+        async for deltas in self._batches(ask.remote(stream, questions, closes)):
+            for delta in deltas:
+                num_left -= delta.completion is not None
+                yield delta
+            if not num_left:
+                return

@@ -1,0 +1,57 @@
+"""A vision encoder with a process of its own: the encoding stage as an actor."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ray
+import torch
+
+from actors.calls import end_process
+from actors.metrics import Metrics, place_of_actor
+from actors.parcel import FrameParcel, TokenParcel
+from actors.profile import Profile
+from pipeline.model.encoder import VisionEncoder
+from pipeline.model.packed import pack
+from pipeline.model.weights import load_model
+from pipeline.stages import precedence
+from pipeline.stages.encoding import EncodingStage
+from pipeline.stint import Stint
+
+
+@ray.remote(max_restarts=-1, max_task_retries=0)
+class VisionEncoderActor:
+    """Loads the vision tower alone; parcels in, parcels out."""
+
+    def __init__(self, checkpoint: str, profile: Profile) -> None:
+        model = load_model(
+            Path(checkpoint),
+            dtype=getattr(torch, profile.dtype),
+            device=profile.device,
+            halves=("vision",),
+        )
+        pack(model.vision)
+        self._metrics = Metrics()
+        self._stage = EncodingStage(
+            VisionEncoder(model.vision),
+            thread=ThreadPoolExecutor(
+                1, "encoder", initializer=os.nice, initargs=(precedence.ENCODER,)
+            ),
+            num_threads=profile.encoders.num_threads if profile.device == "cpu" else None,
+            to_host=True,
+            place=place_of_actor(),
+            observe=self._count,
+            batch_s=profile.stall_s,
+            on_failure=end_process,
+        )
+
+    @ray.method(num_returns=2)
+    async def encode(self, parcel: FrameParcel, left: int) -> tuple[TokenParcel, Stint]:
+        encoded = await self._stage.encode(parcel.unpack(), left=left)
+        return TokenParcel.pack(encoded.tokens), encoded.stint
+
+    async def process_id(self) -> int:
+        return os.getpid()
+
+    def _count(self, stint: Stint, num_chunks: int, num_waiting: int) -> None:
+        self._metrics.count(stint, num_chunks=num_chunks, num_waiting=num_waiting)

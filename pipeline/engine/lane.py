@@ -1,0 +1,71 @@
+"""What the callers of one open stream wait for: chunks to be in the cache, words to come."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.engine.ids import GenerationId, StreamId
+from pipeline.engine.question import TextDelta
+from pipeline.stint import Stint
+from pipeline.types import TokenChunk
+
+Deltas = asyncio.Queue[TextDelta | BaseException]
+
+
+@dataclass(slots=True, eq=False)
+class WaitingChunk:
+    """A chunk to be taken in. left: how many of its window come after it."""
+
+    chunk: TokenChunk
+    left: int
+    done: "asyncio.Future[Stint]"
+
+
+@dataclass(slots=True, eq=False)
+class Writer:
+    """Where the words of a generation go. is_running: it has room, so that steps work on it."""
+
+    question_index: int
+    deltas: Deltas
+    is_running: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """All of them for one stream. Chunks are taken by their numbers, whichever arrives first."""
+
+    stream: StreamId
+    chunks: dict[int, WaitingChunk] = field(default_factory=dict)
+    num_taken: int = 0
+    in_step: WaitingChunk | None = None
+    writers: dict[GenerationId, Writer] = field(default_factory=dict)
+
+    @property
+    def next_chunk(self) -> WaitingChunk | None:
+        """The one that can be taken now; none while a step takes the one before."""
+        return None if self.in_step else self.chunks.get(self.num_taken)
+
+    @property
+    def running(self) -> tuple[GenerationId, ...]:
+        """Generations that want a word of every step."""
+        return tuple(name for name, writer in self.writers.items() if writer.is_running)
+
+    def take(self) -> TokenChunk:
+        """Take the next chunk into a step."""
+        self.in_step = self.chunks.pop(self.num_taken)
+        self.num_taken += 1
+        return self.in_step.chunk
+
+    def give_up(self, error: BaseException) -> None:
+        """Tell everybody who waits, and forget them."""
+        for waiting in self._waiting():
+            if not waiting.done.done():
+                waiting.done.set_exception(error)
+        for writer in self.writers.values():
+            writer.deltas.put_nowait(error)
+        self.chunks, self.writers, self.in_step = {}, {}, None
+
+    def _waiting(self) -> Iterator[WaitingChunk]:
+        yield from self.chunks.values()
+        if self.in_step:
+            yield self.in_step

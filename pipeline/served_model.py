@@ -1,0 +1,59 @@
+"""What a flow has to know of the checkpoint it serves; no weight is read for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.config import EngineLimits, Sampling
+from pipeline.families.qwen2_vl.chat import ChatLayout
+from pipeline.families.qwen2_vl.config import load_config
+from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.families.qwen2_vl.sampling import load_family
+from pipeline.model.digest import digest, display_name
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.prompts import Prompts
+from pipeline.video.family import Family
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Who made a row."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """Who it is in every row, its words, its pictures.
+
+    token_bytes: of one token on its way to the decoder.
+    """
+
+    identity: ModelIdentity
+    prompts: Prompts
+    sampling: Sampling
+    eos_ids: tuple[int, ...]
+    token_bytes: int
+    family: Family
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        limits: EngineLimits | None = None,
+        int8: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> "ServedModel":
+        """Of the model in this folder; CheckpointError if it cannot be trusted."""
+        generation = load_generation(folder)
+        return cls(
+            identity=ModelIdentity(display_name(folder, int8=int8), digest(folder)),
+            prompts=Prompts(ChatLayout(Tokenizer.load(folder)), limits or EngineLimits()),
+            sampling=generation.sampling,
+            eos_ids=generation.eos_ids,
+            token_bytes=load_config(folder).hidden_size * dtype.itemsize,
+            family=load_family(folder),
+        )

@@ -1,0 +1,80 @@
+"""The sessions that are open on one flow: who they are, and what they may hold while they idle."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+from pipeline.config import SessionLimits
+from pipeline.errors import Transient
+from pipeline.flow import AnyFlow
+from pipeline.session import Session
+from pipeline.video.source import Source
+
+
+class Sessions:
+    """Opens sessions under ids; makes idle ones give way, first those that are idle longest."""
+
+    def __init__(self, flow: AnyFlow, limits: SessionLimits | None = None) -> None:
+        self._flow = flow
+        self._limits = limits or SessionLimits()
+        self._sessions: dict[str, Session] = {}
+        self._idle: dict[Session, list[asyncio.TimerHandle]] = {}  # idle longest first
+        self._chores: set[asyncio.Task[None]] = set()
+
+    @property
+    def num_open(self) -> int:
+        return len(self._sessions)
+
+    async def open(self, source: Source) -> tuple[str, Session]:
+        """Open a video; its id is good until it is closed or forgotten. Raises BadInput."""
+        session = Session(self._flow, source, on_idle=self._on_idle)
+        await session.open()
+        session_id = uuid4().hex
+        self._sessions[session_id] = session
+        return session_id, session
+
+    @asynccontextmanager
+    async def using(self, session_id: str) -> AsyncIterator[Session]:
+        """The session of this id; Transient if it is not open any more: open it again."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise Transient("no such session: it was closed, forgotten, or lost in a restart")
+        for timer in self._idle.pop(session, []):
+            timer.cancel()
+        yield session
+
+    async def close(self, session_id: str) -> None:
+        """Free everything; unknown ids are fine."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            for timer in self._idle.pop(session, []):
+                timer.cancel()
+            await session.close()
+
+    def _on_idle(self, session: Session) -> None:
+        if session not in self._sessions.values():
+            return
+        loop = asyncio.get_running_loop()
+        self._idle[session] = [
+            loop.call_later(self._limits.idle_s, self._do, session.rest),
+            loop.call_later(self._limits.forget_s, self._do, lambda: self._forget(session)),
+        ]
+        held = sum(each.num_tokens for each in self._idle)
+        for longest in list(self._idle):
+            if held <= self._limits.max_tokens:
+                break
+            held -= longest.num_tokens
+            self._do(longest.rest)
+
+    async def _forget(self, session: Session) -> None:
+        for session_id in [key for key, each in self._sessions.items() if each is session]:
+            await self.close(session_id)
+
+    def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await chore()
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
