@@ -34,6 +34,8 @@ def render(report: ModelReport, console: Console) -> None:
         console.print(_memory(report))
     for problem in report.problems:
         console.print(Text(f"wrong: {problem}", style="red"))
+    for warning in report.warnings:
+        console.print(Text(f"note: {warning}", style="yellow"))
     if not report.problems:
         console.print(Text("This model is complete and can be loaded.", style="green"))
 

@@ -12,14 +12,18 @@ from pipeline.model.tokenizer import Tokenizer
 
 
 class Writing:
-    """A language model, its tokenizer, and the tokens that end an answer."""
+    """A language model, its tokenizer, and the tokens that end an answer.
+
+    eos_ids: beside <|im_end|>, the end of a turn in every chat of the family; fine-tunes' files
+    often name another token alone, and would go on with a turn of the user.
+    """
 
     def __init__(
         self, language: LanguageModel, tokenizer: Tokenizer, *, eos_ids: Collection[int]
     ) -> None:
         self.language = language
         self.tokenizer = tokenizer
-        self.eos_ids = frozenset(eos_ids)
+        self.eos_ids = frozenset(eos_ids) | {tokenizer.ids.im_end}
 
     def sampler(self, question: Question, *, prompt_ids: Sequence[int]) -> Sampler:
         """Chooses this question's tokens; BadInput(BAD_PROMPT) for an unusable constraint.

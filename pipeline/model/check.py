@@ -1,4 +1,7 @@
-"""Everything `vidray model check` says about a model folder, as a value. No weight is read."""
+"""Everything `vidray model check` says about a model folder, as a value.
+
+No weight is read, but for a head that config.json says is tied to the embeddings.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from pipeline.families.qwen2_vl.generation_config import Generation, load_genera
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.checkpoint import Inventory, mismatches, read_inventory
 from pipeline.model.digest import digest
+from pipeline.model.head import HEAD, as_stored
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import expected_shapes
@@ -22,6 +26,10 @@ from pipeline.model.weights import expected_shapes
 PARALLEL_SIZES = (1, 2, 4, 8)
 ELEMENT_BYTES = 2  # bfloat16, as Qwen2-VL is published and served
 MAX_MISMATCHES = 20
+OWN_HEAD = (
+    f"{HEAD} differs from the embeddings, though tie_word_embeddings says that they are one: "
+    "the file's is used, as by transformers 5"
+)
 
 Value = TypeVar("Value")
 
@@ -49,6 +57,7 @@ class ModelReport:
     inventory: Inventory | None
     digest: str | None
     problems: tuple[CheckpointError, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:
@@ -62,9 +71,13 @@ def check_model(path: Path) -> ModelReport:
     tokenizer = _collect(Tokenizer.load, path, problems) if config else None
     generation = _collect(load_generation, path, problems) if config else None
     inventory = _collect(read_inventory, path, problems)
+    warnings: list[str] = []
     if config and inventory:
-        found = mismatches(inventory, expected_shapes(config, inventory))
-        problems += islice(found, MAX_MISMATCHES)
+        found = [*islice(mismatches(inventory, expected_shapes(config, inventory)), MAX_MISMATCHES)]
+        problems += found
+        if not found and (stored := as_stored(config, inventory)) != config:
+            config = stored
+            warnings.append(OWN_HEAD)
     whole = _on_meta(config, TensorParallel()) if config else None
     return ModelReport(
         config=config,
@@ -76,6 +89,7 @@ def check_model(path: Path) -> ModelReport:
         inventory=inventory,
         digest=_collect(digest, path, problems) if inventory else None,
         problems=tuple(problems),
+        warnings=tuple(warnings),
     )
 
 

@@ -18,7 +18,14 @@ from pydantic import Field, NonNegativeInt
 
 from pipeline.config import MIB
 from pipeline.errors import CheckpointError
-from pipeline.model.folder import HubFields, parse_fields, parse_object, read_json, require_folder
+from pipeline.model.folder import (
+    MERGE_FIRST,
+    HubFields,
+    parse_fields,
+    parse_object,
+    read_json,
+    require_folder,
+)
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -29,6 +36,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 # First match wins: names written by transformers 4.52 to 4.57 -> the hub's.
 NESTED_NAMES = (("model.visual.", "visual."), ("model.language_model.", "model."))
+# In the names of tensors that peft wrapped and nobody merged.
+ADAPTER_MARKS = (".base_model.", ".lora_", ".base_layer.", ".modules_to_save.", ".original_module.")
 # Harmless leftovers: tables every implementation computes for itself.
 IGNORED_ENDINGS = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq")
 
@@ -82,6 +91,8 @@ def read_inventory(folder: Path) -> Inventory:
             raise CheckpointError(file, f"lacks what {INDEX_FILE} says it has", tensor=name)
     tensors: dict[str, StoredTensor] = {}
     for tensor in chain.from_iterable(header.values() for header in headers.values()):
+        if any(mark in f".{tensor.stored_name}" for mark in ADAPTER_MARKS):
+            raise CheckpointError(tensor.file, MERGE_FIRST, tensor=tensor.stored_name)
         name = _hub_name(tensor.stored_name)
         if name in tensors:
             raise CheckpointError(tensor.file, f"also in {tensors[name].file}", tensor=name)

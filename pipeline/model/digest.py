@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import CheckpointError
 from pipeline.model.checkpoint import Inventory, read_inventory
+from pipeline.model.head import has_own_head
 
 SMALL_FILES = (
     "config.json",
@@ -19,9 +20,13 @@ SAMPLE_BYTES = 4096  # from the middle of each tensor
 
 
 def display_name(folder: Path, *, int8: bool = False) -> str:
-    """The folder's own name; int8, the opt-in mode of quantize.py, is named in every row."""
+    """The folder's own name, and in brackets what else every row should say of it.
+
+    "int8" is the opt-in mode of quantize.py, "own lm_head" one that config.json knows nothing of.
+    """
+    notes = [*["int8"] * int8, *["own lm_head"] * has_own_head(folder)]
     name = folder.resolve().name
-    return f"{name} (int8)" if int8 else name
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def digest(folder: Path, *, full: bool = False) -> str:

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.config import MIB
 from pipeline.errors import CheckpointError
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+MERGE_FIRST = (
+    "an adapter, not a model: merge the adapter first (peft's merge_and_unload, then "
+    "save_pretrained into a folder without it)"
+)
 MAX_JSON_BYTES = 128 * MIB  # the largest in use is tokenizer.json, 7 to 11 MiB
 
 
@@ -22,8 +27,12 @@ Fields = TypeVar("Fields", bound=HubFields)
 
 
 def require_folder(path: Path) -> Path:
+    """`path`, if it is a folder with a model; what was trained beside one is refused by name."""
     if not path.is_dir():
         raise CheckpointError(path.name or str(path), "not a model folder")
+    for name in ADAPTER_FILES:
+        if (path / name).exists():
+            raise CheckpointError(name, MERGE_FIRST)
     return path
 
 

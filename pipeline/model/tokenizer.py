@@ -117,14 +117,15 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], *, keep_control: bool = False) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """The text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
         detokenizer = Detokenizer(self, keep_control=keep_control)
         return "".join(map(detokenizer.push, ids)) + detokenizer.finish()
 
     def token_bytes(self, token_id: int, *, keep_control: bool) -> bytes:
         """The bytes one token stands for; none for ids beyond the vocabulary (padding rows)."""
         if token_id in self._control:
-            return self._control[token_id].encode() if keep_control else b""
+            is_shown = keep_control or token_id not in self._hidden
+            return self._control[token_id].encode() if is_shown else b""
         token = self._inner.id_to_token(token_id)
         return bytes(_BYTE_OF[letter] for letter in token) if token else b""
 
@@ -143,6 +144,12 @@ class Tokenizer:
         """Keep text out of every added token, also those the file does not call special."""
         added = self._inner.get_added_tokens_decoder()
         self._control = {token_id: token.content for token_id, token in added.items()}
+        # Added but not special, such as <think> or a label of a domain, is part of an answer.
+        self._hidden = {
+            token_id
+            for token_id, token in added.items()
+            if token.special or token.content in CONTROL_TOKENS
+        }
         self._inner.add_special_tokens(
             [tokenizers.AddedToken(text, special=True) for text in self._control.values()]
         )

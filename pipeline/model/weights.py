@@ -17,6 +17,7 @@ from pipeline.errors import CheckpointError
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.checkpoint import Inventory, StoredTensor, mismatches, read_inventory
+from pipeline.model.head import EMBEDDINGS, HEAD, as_stored
 from pipeline.model.parallel import TensorParallel, TensorPart
 
 __all__ = ["default_dtype", "expected_shapes", "load_config", "load_model"]
@@ -43,6 +44,8 @@ def load_model(
     inventory = read_inventory(path)
     for problem in mismatches(inventory, expected_shapes(config, inventory)):
         raise problem
+    if "language" in halves:
+        config = as_stored(config, inventory)
     with torch.device("meta"):
         model = Qwen2VL(config, parallel, shares_vision="vision" in halves)
     for half in halves:
@@ -62,13 +65,13 @@ def default_dtype(device: torch.device) -> torch.dtype:
 def expected_shapes(config: ModelConfig, inventory: Inventory) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor a checkpoint of `config` has, by the hub's name.
 
-    A tied model may come with a copy of its embeddings as lm_head; nobody reads it.
+    A tied model may come with a copy of its embeddings as lm_head, or with another: see head.py.
     """
     with torch.device("meta"):
         whole = Qwen2VL(config)
     shapes = {part.tensor: part.shape for _, part in whole.checkpoint_parts()}
-    if config.tie_word_embeddings and "lm_head.weight" in inventory.tensors:
-        shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
+    if config.tie_word_embeddings and HEAD in inventory.tensors:
+        shapes[HEAD] = shapes[EMBEDDINGS]
     return shapes
 
 

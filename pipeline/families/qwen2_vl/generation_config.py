@@ -21,7 +21,6 @@ GENERATION_FILE = "generation_config.json"
 
 class _Ends(HubFields):
     eos_token_id: NonNegativeInt | list[NonNegativeInt] | None = None
-    pad_token_id: NonNegativeInt | None = None
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -40,29 +39,23 @@ class _Fields(_Ends):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """The checkpoint's defaults; any of eos_ids ends an answer."""
+    """The checkpoint's defaults; any of eos_ids ends an answer, as <|im_end|> always does."""
 
     sampling: Sampling
     eos_ids: tuple[int, ...]
-    pad_id: int
 
 
 def load_generation(path: Path) -> Generation:
     """The folder's defaults. Without generation_config.json: greedy, config.json's end token."""
     content = without_nulls(read_optional_json(path, GENERATION_FILE))
     fields = parse_fields(_Fields, GENERATION_FILE, content)
-    ends = _config_ends(path)
-    eos_ids = fields.eos_ids or ends.eos_ids
-    if not eos_ids:
-        raise CheckpointError(GENERATION_FILE, "no eos_token_id, and none in config.json")
+    eos_ids = fields.eos_ids or _config_ends(path).eos_ids
     _require_known(eos_ids, load_config(path).vocab_size)
-    pads = (fields.pad_token_id, ends.pad_token_id, eos_ids[-1])
-    pad_id = next(pad for pad in pads if pad is not None)
-    return Generation(sampling=_sampling(fields), eos_ids=eos_ids, pad_id=pad_id)
+    return Generation(sampling=_sampling(fields), eos_ids=eos_ids)
 
 
 def _require_known(ids: tuple[int, ...], vocab_size: int) -> None:
-    if max(ids) >= vocab_size:
+    if max(ids, default=0) >= vocab_size:
         reason = f"eos_token_id {max(ids)}, but the model knows {vocab_size} tokens"
         raise CheckpointError(GENERATION_FILE, reason)
 
@@ -75,7 +68,7 @@ def _config_ends(path: Path) -> _Ends:
 
 
 def _sampling(fields: _Fields) -> Sampling:
-    given = fields.model_dump(exclude={"do_sample", "eos_token_id", "pad_token_id"})
+    given = fields.model_dump(exclude={"do_sample", "eos_token_id"})
     defaults = {"temperature": 1.0, "top_k": 50} if fields.do_sample else {}  # as in transformers
     settings = defaults | {name: value for name, value in given.items() if value is not None}
     if not fields.do_sample:
