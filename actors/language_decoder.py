@@ -30,7 +30,7 @@ from pipeline.engine.rank import Rank
 from pipeline.errors import Transient
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.gathered import gathered
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.quantize import quantize
 from pipeline.model.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from actors.metrics import Metrics, place_of_actor
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.weights import load_model
 from pipeline.stages import precedence
 from pipeline.stages.encoding import EncodingStage

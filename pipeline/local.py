@@ -13,7 +13,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.rank import Rank
 from pipeline.flow import Flow
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.quantize import quantize
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model

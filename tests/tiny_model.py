@@ -24,7 +24,7 @@ from pipeline.families.qwen2_vl.positions import (
     video_positions,
 )
 from pipeline.families.qwen2_vl.preprocessor_config import MEAN, STD
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.weights import load_model
 from pipeline.types import Geometry, Grid, Size

@@ -16,7 +16,7 @@ from pipeline.engine.question import Completion, Question
 from pipeline.engine.rank import Rank
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.model.language import LanguageModel
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.quantize import measure, quantize
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model

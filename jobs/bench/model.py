@@ -15,7 +15,7 @@ from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.families.qwen2_vl.vision import cut
 from pipeline.model.language import Segment
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.weights import load_model
 from pipeline.types import Grid
 

@@ -30,7 +30,7 @@ from pipeline.families.qwen2_vl.chat import ChatLayout
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.model.encoder import VisionEncoder
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.prompts import Prompts

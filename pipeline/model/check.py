@@ -14,7 +14,7 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.families.qwen2_vl.config import load_config
-from pipeline.families.qwen2_vl.generation_config import Generation, load_generation
+from pipeline.families.qwen2_vl.generation_config import GenerationDefaults, load_generation
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.checkpoint import Inventory, mismatches, read_inventory
 from pipeline.model.digest import digest
@@ -52,7 +52,7 @@ class ModelReport:
     num_vision_parameters: int
     num_language_parameters: int
     shares: tuple[RankShare, ...]
-    generation: Generation | None
+    generation: GenerationDefaults | None
     tokenizer: Tokenizer | None
     inventory: Inventory | None
     digest: str | None

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import Segment
-from pipeline.model.packed import pack
+from pipeline.model.packed_weights import pack
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.weights import load_model
 from tests.tiny_folder import write_folder

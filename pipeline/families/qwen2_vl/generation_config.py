@@ -38,20 +38,20 @@ class _Fields(_Ends):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class GenerationDefaults:
     """The checkpoint's defaults; any of eos_ids ends an answer, as <|im_end|> always does."""
 
     sampling: Sampling
     eos_ids: tuple[int, ...]
 
 
-def load_generation(path: Path) -> Generation:
+def load_generation(path: Path) -> GenerationDefaults:
     """The folder's defaults. Without generation_config.json: greedy, config.json's end token."""
     content = without_nulls(read_optional_json(path, GENERATION_FILE))
     fields = parse_fields(_Fields, GENERATION_FILE, content)
     eos_ids = fields.eos_ids or _config_ends(path).eos_ids
     _require_known(eos_ids, load_config(path).vocab_size)
-    return Generation(sampling=_sampling(fields), eos_ids=eos_ids)
+    return GenerationDefaults(sampling=_sampling(fields), eos_ids=eos_ids)
 
 
 def _require_known(ids: tuple[int, ...], vocab_size: int) -> None:

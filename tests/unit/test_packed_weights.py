@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.model.language import LanguageModel
-from pipeline.model.packed import PackedLinear, kernel_rows, pack
+from pipeline.model.packed_weights import PackedLinear, kernel_rows, pack
 from pipeline.model.parallel import (
     ParallelLinear,
     RowParallelLinear,
