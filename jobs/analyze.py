@@ -12,15 +12,17 @@ from jobs.display import Display, make_display
 from jobs.draw import draw_boxes
 from jobs.exits import Exit
 from jobs.results import show
+from jobs.serving import ServingOptions
 from jobs.trace import Trace
-from jobs.wish import Wish, require
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError
 from pipeline.events import each
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.store.items import Item
+from pipeline.tasks.options import TaskOptions
 from pipeline.tasks.records import Record, to_json
+from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.source import Source
 
@@ -29,36 +31,35 @@ DEMO_NOTICE = "vidray-demo knows coloured shapes; pass --model for Qwen2-VL"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Wish):
-    """The command line, as typed."""
+class Settings:
+    """The command line, as typed. out: where frames with boxes on them go."""
 
+    tasks: TaskOptions
+    serving: ServingOptions
     clips: tuple[Path, ...]
-    model: Path | None
-    out: Path | None
-    json: bool
-    int8: bool
-    workplace: Workplace
+    out: Path | None = None
+    json: bool = False
     trace: Path | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require({"--out needs --ground": bool(self.queries) or self.out is None})
+        if self.out is not None and not self.tasks.ground:
+            raise ConfigError("--out needs --ground")
 
     def video_id(self, clip: Path) -> str:
         """As a job over the same clip with the same questions names it."""
         item = Item(
             uri=os.path.abspath(clip),
-            questions=self.questions,
-            ground=self.queries,
-            start_s=self.start_s,
-            end_s=self.end_s,
+            questions=self.tasks.ask,
+            ground=self.tasks.ground,
+            start_s=self.tasks.start,
+            end_s=self.tasks.end,
         )
         return item.video_id
 
     def require_good(self) -> None:
         """ConfigError for what no model and no clip could make right."""
-        self.tasks(self.sampling(Sampling()))
-        _ = self.options
+        make_tasks(self.tasks, Sampling())
+        make_plan_options(self.tasks)
         if self.out is not None:
             try:
                 self.out.mkdir(parents=True, exist_ok=True)
@@ -74,20 +75,22 @@ class Settings(Wish):
 def run(settings: Settings) -> int:
     """Analyse every clip; returns the exit code. ConfigError before any clip is touched."""
     settings.require_good()  # before a large model is loaded
-    folder = settings.model or demo_model()
+    serving = settings.serving
+    folder = serving.model or demo_model()
     progress = Console(stderr=True, highlight=False)
-    tasks = settings.tasks(settings.sampling(load_generation(folder).sampling))
+    sampling = make_sampling(settings.tasks, load_generation(folder).sampling)
+    tasks = make_tasks(settings.tasks, sampling)
     recipe = Recipe(
         checkpoint=folder,
-        options=settings.options,
-        reader=settings.reader,
-        int8=settings.int8,
-        max_new_tokens=settings.max_new_tokens,
+        options=make_plan_options(settings.tasks),
+        reader=serving.reader,
+        int8=serving.int8,
+        max_new_tokens=sampling.max_new_tokens,
     )
     trace = Trace()
     try:
         with (
-            settings.workplace.opened(recipe, progress) as analyse,
+            Workplace.of(serving).opened(recipe, progress) as analyse,
             make_display(progress) as display,
         ):
             records = asyncio.run(_analyse_all(settings, tasks, analyse, display, trace))

@@ -4,7 +4,7 @@ import signal
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,9 +14,12 @@ from jobs.batch.cli import app as batch
 from jobs.batch.cli import results, soak
 from jobs.demo_model.cli import app as demo_model
 from jobs.exits import Exit
+from jobs.flags import takes
+from jobs.serving import ServingOptions
 from jobs.soak.cli import app as fleet_soak
 from pipeline.errors import ConfigError, VidrayError
 from pipeline.platforms import objection_here
+from pipeline.tasks.options import TaskOptions
 
 app = typer.Typer(
     name="vidray",
@@ -24,17 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Address = Annotated[
-    str | None,
-    typer.Option(help="A running Ray cluster (auto, or host:port); else Ray starts here."),
-]
-ProfileFile = Annotated[
-    Path | None,
-    typer.Option(help="How much of a machine or a fleet to take; see deploy/profiles."),
-]
-InProcess = Annotated[
-    bool, typer.Option("--in-process", help="Without Ray: to debug, or on a very small machine.")
-]
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
 
 
@@ -63,112 +55,40 @@ app.add_typer(demo_model, name="demo-model")
 
 
 @app.command()
+@takes(TaskOptions, ServingOptions)
 def analyze(
+    tasks: TaskOptions,
+    serving: ServingOptions,
     clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Videos or pictures.")],
-    model: Annotated[
-        Path | None, typer.Option(help="A Qwen2-VL folder; the bundled vidray-demo if not given.")
-    ] = None,
-    caption: Annotated[bool, typer.Option(help="Describe each clip.")] = True,
-    ask: Annotated[list[str], typer.Option(help="A question; may be repeated.")] = [],  # noqa: B006
-    choices: Annotated[
-        str | None, typer.Option(help="The answers allowed, separated by commas.")
-    ] = None,
-    schema: Annotated[
-        Path | None, typer.Option(help="A JSON schema that answers must follow.")
-    ] = None,
-    ground: Annotated[list[str], typer.Option(help="A thing to find; may be repeated.")] = [],  # noqa: B006
-    at: Annotated[
-        list[float], typer.Option(help="Second to look at for --ground; may be repeated.")
-    ] = [],  # noqa: B006
     out: Annotated[
         Path | None, typer.Option(help="Folder for frames with the boxes drawn on them.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON record per line.")] = False,
-    fps: Annotated[float, typer.Option(help="Frames per second shown to the model.")] = 2.0,
-    preset: Annotated[str, typer.Option(help="Whose sampling and resizing rules.")] = "paper",
-    long: Annotated[
-        Literal["fit", "windows"],
-        typer.Option(help="Of a long clip: fewer frames (fit), or several windows."),
-    ] = "fit",
-    overlap: Annotated[
-        float, typer.Option(help="Seconds that windows share, with --long windows.")
-    ] = 0.0,
-    start: Annotated[float | None, typer.Option(help="First second.")] = None,
-    end: Annotated[float | None, typer.Option(help="Second to stop before.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy; the checkpoint's own if not given.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="For a temperature above 0.")] = 0,
-    reader: Annotated[Literal["pyav", "decord"], typer.Option(help="What decodes.")] = "pyav",
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Round the language model: faster on a CPU, not exact.")
-    ] = False,
-    address: Address = None,
-    profile: ProfileFile = None,
-    in_process: InProcess = False,
     trace: Annotated[
         Path | None, typer.Option(help="Write a timeline of every stage; opens in ui.perfetto.dev.")
     ] = None,
 ) -> int:
     """Describe clips, answer questions about them, find things in them."""
     with Console(stderr=True).status("starting"):
-        # torch takes seconds to import
-        from jobs.analyze import Settings, run  # noqa: PLC0415
-        from jobs.workplace import Workplace  # noqa: PLC0415
+        from jobs.analyze import Settings, run  # noqa: PLC0415 - torch takes seconds to import
 
-    settings = Settings(
-        clips=tuple(clips),
-        model=model,
-        caption=caption,
-        questions=tuple(ask),
-        choices=choices,
-        schema=schema,
-        queries=tuple(ground),
-        times_s=tuple(at),
-        out=out,
-        json=json,
-        fps=fps,
-        preset=preset,
-        long=long,
-        overlap_s=overlap,
-        start_s=start,
-        end_s=end,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        reader=reader,
-        int8=int8,
-        workplace=Workplace(address=address, profile=profile, in_process=in_process),
-        trace=trace,
+    return run(
+        Settings(tasks=tasks, serving=serving, clips=tuple(clips), out=out, json=json, trace=trace)
     )
-    return run(settings)
 
 
 @app.command()
+@takes(ServingOptions)
 def demo(
-    model: Annotated[
-        Path | None, typer.Option(help="A Qwen2-VL folder; the bundled vidray-demo if not given.")
-    ] = None,
+    serving: ServingOptions,
     out: Annotated[Path, typer.Option(help="Folder for clips, rows and page.")] = Path("out/demo"),
     clips: Annotated[int, typer.Option(min=1, help="How many to make.")] = 12,
-    address: Address = None,
-    profile: ProfileFile = None,
-    in_process: InProcess = False,
 ) -> int:
     """Make a small archive of clips, analyse it, and compare with the truth."""
     with Console(stderr=True).status("starting"):
-        # torch takes seconds to import
-        from jobs.demo import run_demo  # noqa: PLC0415
-        from jobs.workplace import Workplace  # noqa: PLC0415
+        from jobs.demo import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
-    return run_demo(
-        console=Console(highlight=False),
-        folder=out,
-        workplace=Workplace(address=address, profile=profile, in_process=in_process),
-        model=model,
-        num_clips=clips,
-    )
+    return run_demo(console=Console(highlight=False), folder=out, serving=serving, num_clips=clips)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from jobs.display import make_display
 from jobs.exits import Exit
 from jobs.report.page import write_report
 from jobs.report.strips import Strips
+from jobs.serving import ServingOptions
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import Sampling
 from pipeline.errors import VidrayError
@@ -33,8 +34,7 @@ def run_demo(
     *,
     console: Console,
     folder: Path,
-    workplace: Workplace,
-    model: Path | None = None,
+    serving: ServingOptions,
     num_clips: int = 12,
 ) -> int:
     """Make clips, analyse them, print them next to the truth, write rows and page.
@@ -42,17 +42,19 @@ def run_demo(
     Returns the exit code. VidrayError where there is no model.
     """
     started = time.monotonic()
-    if model is not None and not model.is_dir():
-        raise VidrayError(f"there is no model in {model}")
-    checkpoint = model or DEMO_MODEL
+    checkpoint = serving.model or DEMO_MODEL
+    if not checkpoint.is_dir():
+        raise VidrayError(f"there is no model in {checkpoint}")
     progress = Console(stderr=True, highlight=False)
-    if model is None:
+    if serving.model is None:
         console.print(DEMO_NOTICE, soft_wrap=True)
     with progress.status("making clips"):
         clips = make_archive(folder / "clips", num_clips, SEED)
     sampling = load_generation(checkpoint).sampling
-    recipe = Recipe(checkpoint=checkpoint, options=PlanOptions())
-    with workplace.opened(recipe, progress) as analyse:
+    recipe = Recipe(
+        checkpoint=checkpoint, options=PlanOptions(), reader=serving.reader, int8=serving.int8
+    )
+    with Workplace.of(serving).opened(recipe, progress) as analyse:
         records = asyncio.run(_analyse_all(analyse, clips, sampling, progress))
     marked = [Marked.of(truth, r) for (_, truth), r in zip(clips, records, strict=True)]
     console.print(make_table(marked))

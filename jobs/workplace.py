@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 
 from actors.profile import Profile
-from jobs.wish import require
+from jobs.serving import ServingOptions
 from pipeline.analyse import analyse
 from pipeline.config import EngineLimits, Sampling
 from pipeline.errors import ConfigError
@@ -59,7 +59,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
-    """As typed. Without anything: a Ray of its own, as large as this machine.
+    """Without anything: a Ray of its own, as large as this machine.
 
     address: of a running cluster. profile: a file; the machine's own if not given.
     """
@@ -68,15 +68,9 @@ class Workplace:
     profile: Path | None = None
     in_process: bool = False
 
-    def __post_init__(self) -> None:
-        is_elsewhere = self.address is not None or self.profile is not None
-        require(
-            {
-                "--in-process excludes --address and --profile": not (
-                    self.in_process and is_elsewhere
-                )
-            }
-        )
+    @classmethod
+    def of(cls, serving: ServingOptions) -> "Workplace":
+        return cls(address=serving.address, profile=serving.profile, in_process=serving.in_process)
 
     @contextmanager
     def opened(self, recipe: Recipe, progress: Console) -> Iterator[Analyse]:

@@ -3,66 +3,27 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from jobs.flags import build, fields_of, flag_of
+from jobs.serving import ServingOptions
 from pipeline.errors import ConfigError
+from pipeline.tasks.options import TaskOptions, Texts
 
 MAX_FILE_BYTES = 1 << 20
-Texts = tuple[str, ...]
 
 
-class Job(BaseModel):
+class Job(TaskOptions, ServingOptions):
     """What to do with which videos, and with how much of which machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: str = Field(
         description="A folder, a pattern (clips/**/*.mp4), s3://bucket/prefix, one video, or a "
         "manifest (.txt, .csv, .jsonl, .parquet)."
     )
     out: str = Field(description="Where rows go: a folder or s3://bucket/prefix, one job each.")
-    model: Path | None = Field(
-        default=None, description="A Qwen2-VL folder; the bundled vidray-demo if not given."
-    )
-
-    caption: bool = Field(default=True, description="Describe each video.")
-    ask: Texts = Field(default=(), description="A question; may be repeated.")
-    choices: str | None = Field(
-        default=None, description="The answers allowed, separated by commas."
-    )
-    answer_schema: Path | None = Field(
-        default=None, alias="schema", description="A JSON schema that answers must follow."
-    )
-    ground: Texts = Field(default=(), description="A thing to find; may be repeated.")
-    at: tuple[float, ...] = Field(
-        default=(), description="Second to look at for --ground; may be repeated."
-    )
-    fps: float = Field(default=2.0, description="Frames per second shown to the model.")
-    preset: str = Field(default="paper", description="Whose sampling and resizing rules.")
-    long: Literal["fit", "windows"] = Field(
-        default="fit", description="Of a long video: fewer frames (fit), or several windows."
-    )
-    overlap: float = Field(
-        default=0.0, description="Seconds that windows share, with --long windows."
-    )
-    start: float | None = Field(
-        default=None, description="First second, where a manifest says nothing else."
-    )
-    end: float | None = Field(default=None, description="Second to stop before, likewise.")
-    max_new_tokens: int = Field(default=256, description="Longest answer.")
-    temperature: float | None = Field(
-        default=None, description="0 is greedy; the checkpoint's own if not given."
-    )
-    seed: int = Field(default=0, description="For a temperature above 0.")
-    reader: Literal["pyav", "decord"] = Field(default="pyav", description="What decodes.")
-
-    int8: bool = Field(
-        default=False, description="Round the language model: faster on a CPU, not exact."
-    )
-
     limit: int | None = Field(default=None, ge=1, description="Only the first so many videos.")
     suffix: Texts = Field(
         default=(),
@@ -80,17 +41,8 @@ class Job(BaseModel):
     videos_per_part: int = Field(
         default=64,
         ge=1,
+        le=32_768,
         description="Rows of one output file; what was not whole in a crash is made anew.",
-    )
-    profile: Path | None = Field(
-        default=None, description="How much of a machine or a fleet to take; see deploy/profiles."
-    )
-    address: str | None = Field(
-        default=None,
-        description="A running Ray cluster (auto, or host:port); else Ray starts here.",
-    )
-    in_process: bool = Field(
-        default=False, description="Work in this process, without Ray, one video at a time."
     )
     grace: float = Field(
         default=30.0,
@@ -105,26 +57,31 @@ class Job(BaseModel):
     )
 
 
-FIELDS = {field.alias or name: field for name, field in Job.model_fields.items()}
+FIELDS = fields_of(Job)
 
 
 def make_job(file: Path | None, typed: Mapping[str, Any]) -> Job:
-    """A job of a file's fields and of flags, which win. ConfigError names the first wrong field."""
-    written = {} if file is None else _read(file)
+    """A job of a file's fields and of flags, which win. ConfigError names the first wrong field.
+
+    A field is named as it was written: as a flag, or as the file spells it.
+    """
+    if file is None:
+        return build(Job, typed)
+    spelled = _read(file)
+    written = {name: value for name, (_, value) in spelled.items()}
+
+    def spell(name: str) -> str:
+        return flag_of(name) if name in typed else spelled.get(name, (name, None))[0]
+
     try:
-        return Job.model_validate({**written, **typed})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        where = f"{file}: " if file is not None and name not in typed else ""
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{where}{_unknown(name)}") from error
-        if first["type"] == "missing":
-            raise ConfigError(f"{where}{name} is missing: {FIELDS[name].description}") from error
-        raise ConfigError(f"{where}{name}: {first['msg']}, got {first['input']!r}") from error
+        return build(Job, {**written, **typed}, spell)
+    except ConfigError as error:
+        is_typed = str(error).startswith("--")
+        raise error if is_typed else ConfigError(f"{file}: {error}") from error
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, tuple[str, Any]]:
+    """By the field's name: how the file spells it, with dashes or underscores, and its value."""
     try:
         with file.open("rb") as stream:
             content = yaml.safe_load(stream.read(MAX_FILE_BYTES))
@@ -134,10 +91,18 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigError(f"{file}: a job file is a mapping of field names to values")
-    return content
+    fields: dict[str, tuple[str, Any]] = {}
+    for spelled, value in content.items():
+        name = spelled.replace("-", "_")
+        if name not in FIELDS:
+            raise ConfigError(f"{file}: {_unknown(spelled)}")
+        if name in fields:
+            raise ConfigError(f"{file}: {fields[name][0]} and {spelled} are the same field")
+        fields[name] = (spelled, value)
+    return fields
 
 
-def _unknown(name: str) -> str:
-    near = get_close_matches(name, FIELDS, n=1)
+def _unknown(spelled: str) -> str:
+    near = get_close_matches(spelled.replace("-", "_"), FIELDS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FIELDS)}"
-    return f"there is no field {name!r}; {hint}"
+    return f"there is no field {spelled!r}; {hint}"

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.batch.job import Job
-from jobs.wish import Wish
 from jobs.workplace import Recipe
 from pipeline.config import Sampling
 from pipeline.errors import StoreCorrupt
 from pipeline.store.items import Item
 from pipeline.store.sources import VIDEO_SUFFIXES, SourceFilter
+from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.reader import Reader
@@ -57,34 +57,11 @@ def source_of(item: Item, *, path: Path = Path()) -> Source:
     return Source(uri=item.uri, path=path, etag=item.etag, start_s=item.start_s, end_s=item.end_s)
 
 
-def wish_of(job: Job) -> Wish:
-    """What the job asks of every video. ConfigError for fields that do not go together."""
-    return Wish(
-        caption=job.caption,
-        questions=job.ask,
-        choices=job.choices,
-        schema=job.answer_schema,
-        queries=job.ground,
-        times_s=job.at,
-        fps=job.fps,
-        preset=job.preset,
-        long=job.long,
-        overlap_s=job.overlap,
-        start_s=job.start,
-        end_s=job.end,
-        max_new_tokens=job.max_new_tokens,
-        temperature=job.temperature,
-        seed=job.seed,
-        reader=job.reader,
-    )
-
-
 def make_method(job: Job, own: Sampling) -> Method:
     """The job's method. own: how the checkpoint wants to be sampled."""
-    wish = wish_of(job)
     return Method(
-        tasks=wish.tasks(wish.sampling(own)),
-        options=wish.options,
+        tasks=make_tasks(job, make_sampling(job, own)),
+        options=make_plan_options(job),
         reader=job.reader,
         int8=job.int8,
         source_filter=SourceFilter(

@@ -22,7 +22,7 @@ from jobs.exits import Exit
 from pipeline.errors import ConfigError, VidrayError
 from pipeline.store.open import S3_SCHEME
 
-PATHS = ("source", "out", "model", "schema", "profile", "copies")
+PATHS = ("source", "out", "model", "profile", "copies")
 STOPPING_S = 30.0  # for actors to end, beyond the job's own grace
 OVER = (JobStatus.FAILED, JobStatus.STOPPED)  # and may be submitted again
 

@@ -67,9 +67,8 @@ def _make_all(
     checkpoint: Checkpoint,
 ) -> None:
     job, method = prepared.job, prepared.method
-    workplace = Workplace(address=job.address, profile=job.profile, in_process=job.in_process)
     with (
-        workplace.opened(method.recipe(prepared.checkpoint), console) as analyse,
+        Workplace.of(job).opened(method.recipe(prepared.checkpoint), console) as analyse,
         tempfile.TemporaryDirectory(prefix="vidray-", dir=job.copies) as copies,
     ):
         archive = Archive(s3=prepared.s3, folder=copies, max_bytes=DecodeLimits().max_bytes)

@@ -1,16 +1,20 @@
 """A job file and the command line say the same things, and what is wrong is named."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import typer
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from jobs.batch.flags import flags_of, takes_job
 from jobs.batch.job import FIELDS, Job, make_job
-from jobs.batch.method import make_method, read_method, wish_of
+from jobs.batch.method import make_method, read_method
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import BadInput, ConfigError, FailureCode, StoreCorrupt
@@ -18,39 +22,29 @@ from pipeline.store.items import Item
 from pipeline.store.sources import VIDEO_SUFFIXES
 
 NEEDED = {"source": "clips", "out": "out"}
-EVERY_FIELD = {
-    "source": "s3://bucket/clips",
-    "out": "out",
-    "model": "models/tiny",
-    "caption": False,
-    "ask": ["Who?", "-- why?"],
-    "choices": "red,blue",
-    "schema": None,
-    "ground": ["the dog"],
-    "at": [0.5, 2.0],
-    "fps": 4.0,
-    "preset": "paper",
-    "long": "windows",
-    "overlap": 1.5,
-    "start": 1.0,
-    "end": 9.0,
-    "max_new_tokens": 7,
-    "temperature": 0.5,
-    "seed": 3,
-    "reader": "decord",
-    "int8": True,
-    "limit": 5,
-    "suffix": [".mp4", ""],
-    "min_bytes": 1,
-    "max_bytes": 100,
-    "job_id": "nightly-7",
-    "videos_per_part": 9,
-    "profile": "laptop.yaml",
-    "address": "auto",
-    "in_process": False,
-    "grace": 90.0,
-    "copies": "/scratch",
-}
+
+
+def an_example(field: FieldInfo) -> Any:
+    """Some value that the field takes and that is not its default, as a job file would have it."""
+    value = next(value for value in EXAMPLES if is_taken(field, value) and value != field.default)
+    return [value] if isinstance(field.default, tuple) else value
+
+
+EXAMPLES = (False, True, 4, '{"type": "object"}', "windows", "decord", ["red", "a, b"])
+
+
+def is_taken(field: FieldInfo, value: Any) -> bool:
+    if isinstance(value, bool) != (field.annotation is bool):
+        return False
+    kind = TypeAdapter(Annotated[field.annotation, *field.metadata, "an example"])
+    with suppress(ValidationError):
+        return kind.validate_python(value) is not None
+    return False
+
+
+EXCLUDED = {"schema", "in_process"}  # by choices, by address
+EVERY_FIELD = {name: an_example(field) for name, field in FIELDS.items() if name not in EXCLUDED}
+EVERY_FIELD |= {"start": 1.0, "choices": ["red", "a, b"], "min_bytes": 2}
 
 
 def written(folder: Path, text: str) -> Path:
@@ -76,10 +70,55 @@ def typed(*arguments: str) -> Job:
 
 
 def test_flags_and_file_make_equal_jobs_field_by_field(tmp_path: Path) -> None:
-    assert EVERY_FIELD.keys() == FIELDS.keys()  # whoever adds a field has to add it here
     of_file = make_job(written(tmp_path, yaml.safe_dump(EVERY_FIELD)), {})
     assert typed(*flags_of(EVERY_FIELD)) == of_file
-    assert of_file.model_dump(mode="json", by_alias=True) == EVERY_FIELD
+    as_sent = of_file.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert as_sent == EVERY_FIELD
+    assert typed(*flags_of(as_sent)) == of_file
+
+
+@pytest.mark.parametrize("name", sorted(EXCLUDED))
+def test_what_excludes_another_field_has_its_flag_too(tmp_path: Path, name: str) -> None:
+    fields = NEEDED | {"ask": ["Who?"], name: an_example(FIELDS[name])}
+    of_file = make_job(written(tmp_path, yaml.safe_dump(fields)), {})
+    assert typed(*flags_of(fields)) == of_file
+    assert of_file.model_dump(mode="json", by_alias=True, exclude_unset=True) == fields
+
+
+@pytest.mark.parametrize("spelled", ["max_new_tokens", "max-new-tokens"])
+def test_a_job_file_takes_dashes_and_underscores(tmp_path: Path, spelled: str) -> None:
+    file = written(tmp_path, f"source: a\nout: b\n{spelled}: 7")
+    assert make_job(file, {}).max_new_tokens == 7
+    file = written(tmp_path, f"source: a\nout: b\n{spelled}: 0")
+    with pytest.raises(ConfigError, match=f"job.yaml: {spelled} must be at least 1, got 0"):
+        make_job(file, {})
+    with pytest.raises(ConfigError, match="^--max-new-tokens must be at least 1, got 0"):
+        make_job(file, {"max_new_tokens": "0"})
+
+
+def test_a_field_is_not_written_twice(tmp_path: Path) -> None:
+    file = written(tmp_path, "source: a\nout: b\njob-id: x\njob_id: y")
+    with pytest.raises(ConfigError, match="job-id and job_id are the same field"):
+        make_job(file, {})
+
+
+def test_one_string_is_one_question_and_one_number_one_second(tmp_path: Path) -> None:
+    file = written(tmp_path, "source: a\nout: b\nask: Who?\nground: the dog\nat: 2\nsuffix: .mp4")
+    job = make_job(file, {})
+    assert (job.ask, job.ground, job.at, job.suffix) == (("Who?",), ("the dog",), (2.0,), (".mp4",))
+
+
+def test_a_schema_is_a_file_or_stands_there_itself(tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    start = "source: a\nout: b\nask: Who?\n"
+    for text in (f"schema: {schema}", "schema: {type: object}", 'schema: \'{"type": "object"}\''):
+        assert make_job(written(tmp_path, start + text), {}).answer_schema == schema.read_text()
+    with pytest.raises(ConfigError, match=r"schema /no/such.json cannot be read"):
+        make_job(written(tmp_path, start + "schema: /no/such.json"), {})
+    assert (
+        typed("a", "b", "--ask", "?", "--schema", str(schema)).answer_schema == schema.read_text()
+    )
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
@@ -97,14 +136,26 @@ def test_every_field_is_documented_and_has_its_flag() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("source: a\nout: b\nquestons: [x]", "no field 'questons'; there are source, out"),
+        (
+            "source: a\nout: b\nquestons: [x]",
+            "no field 'questons'; there are model, .*out",
+        ),
         ("source: a\nout: b\nvideo_per_part: 3", "did you mean 'videos_per_part'"),
         ("source: a\nout: b\ngrounds: [x]", "did you mean 'ground'"),
-        ("source: a\nout: b\nfps: fast", "fps: .*number.*'fast'"),
-        ("source: a\nout: b\nlimit: 0", "limit: .*greater.*0"),
-        ("source: a\nout: b\nlong: short", "long: .*'fit' or 'windows'"),
-        ("source: a\nout: b\nat: .nan", "at"),
-        ("source: a", "out is missing: Where rows go"),
+        ("source: a\nout: b\nfps: fast", "fps must be a number, got fast"),
+        ("source: a\nout: b\nlimit: 0", "limit must be at least 1, got 0"),
+        ("source: a\nout: b\nlong: short", "long must be 'fit' or 'windows', got short"),
+        ("source: a\nout: b\nat: .nan", "at must be a finite number"),
+        ("source: a\nout: b\nat: {x: 1}", 'at must be a list, got {"x": 1}'),
+        ("source: a\nout: b\nask: [[x]]", r'ask must be a text, got \["x"\]'),
+        ("source: a\nout: b\ncaption: maybe", "caption must be true or false, got maybe"),
+        ("source: a\nout: b\nmodel: 3", "model must be a path, got 3"),
+        ("source: a\nout: b\nseed: 1.5", "seed must be a whole number, got 1.5"),
+        ("source: a\nout: b\nvideos-per-part: 40000", "videos-per-part must be at most 32768"),
+        ("source: a\nout: b\nask: x\nchoices: '[1'", "choices: not a JSON list"),
+        ("source: a\nout: b\nat: 1", "at needs ground"),
+        ("source: a\nout: b\nin-process: true\naddress: auto", "in-process excludes address"),
+        ("source: a", "out is missing"),
         ("- a\n- b", "mapping of field names"),
         ("a: [", "not YAML"),
         ("source: !!python/object/apply:os.getcwd []\nout: b", "not YAML"),
@@ -122,15 +173,14 @@ def test_a_job_file_that_is_not_there_is_told() -> None:
 
 def test_fields_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="--at needs --ground"):
-        wish_of(Job(**NEEDED, at=(1.0,)))
+        make_job(None, NEEDED | {"at": ["1.0"]})
     with pytest.raises(ConfigError, match="needs words"):
         make_method(Job(**NEEDED, ask=("  ",)), Sampling())
 
 
 @pytest.mark.parametrize("constraint", ["choices", "schema", "none"])
-def test_a_method_comes_back_from_the_plan_as_it_was(tmp_path: Path, constraint: str) -> None:
-    schema = tmp_path / "schema.json"
-    schema.write_text('{"type": "object"}')
+def test_a_method_comes_back_from_the_plan_as_it_was(constraint: str) -> None:
+    schema = {"type": "object"}
     how = {"choices": {"choices": "a,b"}, "schema": {"schema": schema}, "none": {}}[constraint]
     job = Job(**NEEDED, ask=("Who?",), ground=("it",), at=(1.0,), start=2.0, **how)
     method = make_method(job, Sampling(top_k=1, stop=("x",)))

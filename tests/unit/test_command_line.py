@@ -1,7 +1,6 @@
 """What is typed wrong is one clear line; what is drawn and printed can do no harm."""
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -19,49 +18,28 @@ from jobs import cli
 from jobs.analyze import Settings
 from jobs.display import LiveDisplay
 from jobs.draw import COLOURS, draw_boxes
+from jobs.flags import build
 from jobs.results import printable, show
-from jobs.workplace import Workplace
+from jobs.serving import ServingOptions
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import ConfigError, FailureCode
 from pipeline.events import Moved, Planned
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.stint import Place
+from pipeline.tasks.options import TaskOptions
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
+from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
 from pipeline.video.plan import Planner
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make, read_barcode
 from tests.tiny_folder import write_folder
 
-TYPED = {
-    "clips": (Path("a.mp4"),),
-    "model": None,
-    "caption": True,
-    "questions": (),
-    "choices": None,
-    "schema": None,
-    "queries": (),
-    "times_s": (),
-    "out": None,
-    "json": False,
-    "fps": 2.0,
-    "preset": "paper",
-    "long": "fit",
-    "overlap_s": 0.0,
-    "start_s": None,
-    "end_s": None,
-    "max_new_tokens": 256,
-    "temperature": None,
-    "seed": 0,
-    "reader": "pyav",
-    "int8": False,
-    "workplace": Workplace(),
-}
 
-
-def settings(**typed):
-    return Settings(**(TYPED | typed))
+def settings(clips=(Path("a.mp4"),), out=None, **asked):
+    tasks = build(TaskOptions, asked)
+    return Settings(tasks=tasks, serving=ServingOptions(), clips=clips, out=out)
 
 
 def record(**fields):
@@ -92,7 +70,7 @@ def typed(monkeypatch, capsys, *arguments):
         (["analyze", "a.mp4", "--aks", "Why?"], "--aks"),
         (["analyse", "a.mp4"], "analyse"),
         (["analyze"], "CLIP"),
-        (["analyze", "a.mp4", "--fps", "two"], "--fps"),
+        (["analyze", "a.mp4", "--fps", "two"], "--fps must be a number, got two"),
         (["analyze", "a.mp4", "--reader", "opencv"], "opencv"),
         (["analyze", "a.mp4", "--long", "short"], "short"),
         (["bench", "sound"], "no topic 'sound'"),
@@ -100,7 +78,14 @@ def typed(monkeypatch, capsys, *arguments):
         (["analyze", "a.mp4", "--model", "/no/such/folder"], "folder: not a model folder"),
         (["analyze", "a.mp4", "--ask", "  "], "needs words"),
         (["analyze", "a.mp4", "--ground", "it", "--out", "/dev/null/x"], "--out /dev/null/x"),
-        (["analyze", "a.mp4", "--max-new-tokens", "0"], "max_new_tokens"),
+        (["analyze", "a.mp4", "--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
+        (["analyze", "a.mp4", "--seed", "1.5"], "--seed must be a whole number"),
+        (["analyze", "a.mp4", "--ground", "it", "--at", "-1"], "--at must be at least 0"),
+        (["analyze", "a.mp4", "--start", "5", "--end", "2"], "--start must be before --end"),
+        (["analyze", "a.mp4", "--overlap", "2"], "--overlap needs --long windows"),
+        (["analyze", "a.mp4", "--no-caption"], "without --caption there must be --ask or"),
+        (["demo", "--in-process", "--address", "auto"], "--in-process excludes --address"),
+        (["batch", "run", "a", "b", "--videos-per-part", "0"], "--videos-per-part must be at"),
         (["analyze", "a.mp4", "--in-process", "--address", "auto"], "--in-process excludes"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
@@ -151,16 +136,18 @@ def test_what_is_typed_wrong_is_found_before_ray_is_started(monkeypatch, capsys,
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"times_s": (1.0,)},
+        {"at": (1.0,)},
         {"choices": "a,b"},
-        {"schema": Path("s.json")},
-        {"questions": ("?",), "choices": "a", "schema": Path("s.json")},
+        {"schema": "{}"},
+        {"ask": ("?",), "choices": "a", "schema": "{}"},
+        {"ask": ("?",), "schema": "no json"},
+        {"ask": ("?",), "choices": "a,,b"},
         {"out": Path("out")},
         {"caption": False},
-        {"start_s": 2.0, "end_s": 1.0},
-        {"start_s": -1.0},
+        {"start": 2.0, "end": 1.0},
+        {"start": -1.0},
         {"preset": "none"},
-        {"overlap_s": 1.0},
+        {"overlap": 1.0},
         {"fps": 0.0},
     ],
     ids=lambda wrong: ",".join(wrong),
@@ -170,31 +157,30 @@ def test_options_that_do_not_go_together_are_refused(wrong):
         settings(**wrong).require_good()
 
 
-def test_choices_and_schemas_hold_every_question(tmp_path):
-    schema = tmp_path / "schema.json"
-    schema.write_text(json.dumps({"type": "object"}))
-    of_choices = settings(questions=("a?", "b?"), choices="red, blue").tasks(Sampling())
-    of_schema = settings(questions=("a?",), schema=schema).tasks(Sampling())
+def test_choices_and_schemas_hold_every_question():
+    of_choices = make_tasks(TaskOptions(ask=("a?", "b?"), choices="red, blue"), Sampling())
+    of_schema = make_tasks(TaskOptions(ask="a?", schema={"type": "object"}), Sampling())
     assert [ask.constraint for ask in of_choices.asks] == [Choices(("red", "blue"))] * 2
     assert [ask.constraint for ask in of_schema.asks] == [JsonSchema('{"type": "object"}')]
 
 
 def test_a_schema_that_cannot_be_read_is_told_before_the_model_is_loaded(tmp_path):
     with pytest.raises(ConfigError, match="schema"):
-        settings(questions=("?",), schema=tmp_path / "none.json").require_good()
+        settings(ask=("?",), schema=str(tmp_path / "none.json")).require_good()
 
 
 def test_a_temperature_replaces_the_checkpoints_sampling_and_the_seed_counts():
     own = Sampling(temperature=0.01, top_p=0.001, top_k=1, repetition_penalty=1.05)
-    assert settings(max_new_tokens=9).sampling(own).is_greedy
-    hot = settings(temperature=0.7, seed=4).sampling(own)
+    assert make_sampling(TaskOptions(max_new_tokens=9), own).is_greedy
+    hot = make_sampling(TaskOptions(temperature=0.7, seed=4), own)
     assert (hot.temperature, hot.top_k, hot.top_p, hot.seed) == (0.7, 0, 1.0, 4)
     assert hot.repetition_penalty == 1.05
 
 
 def test_the_range_reaches_the_plan_and_the_rows_name():
-    typed_range = settings(start_s=1.0, end_s=2.0)
-    assert (typed_range.options.start_s, typed_range.options.end_s) == (1.0, 2.0)
+    typed_range = settings(start=1.0, end=2.0)
+    options = make_plan_options(typed_range.tasks)
+    assert (options.start_s, options.end_s) == (1.0, 2.0)
     clip = Path("a.mp4")
     assert typed_range.video_id(clip) != settings().video_id(clip)
 

@@ -1,0 +1,36 @@
+"""Which model does the work, and where: the same flags wherever one is run."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.settings import Settings
+
+
+class ServingOptions(Settings):
+    """A model, and how much of which machine it gets."""
+
+    model: Path | None = Field(
+        default=None, description="A Qwen2-VL folder; the bundled vidray-demo if not given."
+    )
+    reader: Literal["pyav", "decord"] = Field(default="pyav", description="What decodes.")
+    int8: bool = Field(
+        default=False, description="Round the language model: faster on a CPU, not exact."
+    )
+    profile: Path | None = Field(
+        default=None, description="How much of a machine or a fleet to take; see deploy/profiles."
+    )
+    address: str | None = Field(
+        default=None,
+        description="A running Ray cluster (auto, or host:port); else Ray starts here.",
+    )
+    in_process: bool = Field(
+        default=False, description="Work in this process, without Ray, one video at a time."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.in_process and (self.address is not None or self.profile is not None):
+            raise ValueError("{in_process} excludes {address} and {profile}")
+        return self
