@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test unit lint clean
+.PHONY: demo test unit lint wheel clean
 
 demo: .venv/installed
 	$(BIN)/vidray demo
@@ -35,5 +35,9 @@ lint: .venv/installed-dev
 	$(BIN)/python -m pip install -q --no-deps torchvision==0.28.0
 	touch $@
 
+wheel: .venv/installed-dev
+	rm -rf build
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+
 clean:
-	rm -rf .venv build out *.egg-info
+	rm -rf .venv build dist out *.egg-info

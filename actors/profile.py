@@ -17,8 +17,8 @@ class _Settings(BaseModel):
 class ReaderPool(_Settings):
     """Processes that own the decoding children."""
 
-    num_actors: int = Field(default=1, ge=1)
-    num_cpus: float = Field(default=0.5, ge=0)
+    num_actors: int = Field(default=1, ge=1, description="how many")
+    num_cpus: float = Field(default=0.5, ge=0, description="cores that one asks Ray for")
     videos_per_actor: int = Field(default=2, ge=1, description="clips one reader reads at once")
     ahead_bytes: int = Field(
         default=32 * MIB, ge=1, description="decoded frames of one clip that wait in its child"
@@ -28,9 +28,9 @@ class ReaderPool(_Settings):
 class EncoderPool(_Settings):
     """Copies of the vision tower."""
 
-    num_actors: int = Field(default=1, ge=1)
-    num_cpus: float = Field(default=0.5, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0)
+    num_actors: int = Field(default=1, ge=1, description="how many")
+    num_cpus: float = Field(default=0.5, ge=0, description="cores that one asks Ray for")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs, or the part of one, likewise")
     num_threads: int = Field(
         default=2, ge=1, description="torch threads of one copy for a large batch, CPU only"
     )
@@ -39,10 +39,10 @@ class EncoderPool(_Settings):
 class DecoderPool(_Settings):
     """Replicas of the language model, each sharded over tensor-parallel ranks."""
 
-    num_replicas: int = Field(default=1, ge=1)
+    num_replicas: int = Field(default=1, ge=1, description="how many")
     tensor_parallel: int = Field(default=1, ge=1, description="ranks that share one replica")
-    num_cpus: float = Field(default=0.5, ge=0, description="of one rank")
-    num_gpus: float = Field(default=0.0, ge=0, description="of one rank")
+    num_cpus: float = Field(default=0.5, ge=0, description="cores that one rank asks Ray for")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs, or the part of one, likewise")
     num_threads: int = Field(
         default=2, ge=1, description="torch threads of one rank in a large step, CPU only"
     )
@@ -82,9 +82,9 @@ class SessionPool(_Settings):
 class Profile(_Settings):
     """One deployment. Defaults are the laptop: two cores, 4 GiB, no GPU."""
 
-    name: str = "laptop"
-    device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    name: str = Field(default="laptop", description="as messages call it")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the model computes")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="in what numbers")
     readers: ReaderPool = ReaderPool()
     encoders: EncoderPool = EncoderPool()
     decoders: DecoderPool = DecoderPool()
@@ -125,8 +125,8 @@ class Profile(_Settings):
         """Read a YAML profile. ConfigError names the file, the field and the rule it breaks."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such profile") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not YAML: {error}") from error
         except ValidationError as error:

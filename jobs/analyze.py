@@ -11,6 +11,7 @@ from rich.console import Console
 from jobs.display import Display, make_display
 from jobs.draw import draw_boxes
 from jobs.exits import Exit
+from jobs.models import DEMO_MODEL
 from jobs.results import show
 from jobs.serving import ServingOptions
 from jobs.trace import Trace
@@ -26,7 +27,6 @@ from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.source import Source
 
-DEMO_MODEL = Path(__file__).parents[1] / "models" / "vidray-demo"
 DEMO_NOTICE = "vidray-demo knows coloured shapes; pass --model for Qwen2-VL"
 
 

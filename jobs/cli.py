@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")
+profile = typer.Typer(no_args_is_help=True, help="How much of a machine or a fleet vidray takes.")
 
 
 def _show_version(is_asked: bool) -> None:
@@ -51,6 +52,7 @@ app.add_typer(results)
 soak.add_typer(fleet_soak)
 app.add_typer(soak, name="soak")
 app.add_typer(model, name="model")
+app.add_typer(profile, name="profile")
 app.add_typer(demo_model, name="demo-model")
 
 
@@ -143,6 +145,19 @@ def check(path: Annotated[Path, typer.Argument(help="A model folder.")]) -> int:
     from jobs.model_check import run  # noqa: PLC0415 - torch takes seconds to import
 
     return run(path, Console())
+
+
+@profile.command()
+def show(
+    name: Annotated[
+        Path | None,
+        typer.Argument(help="One that comes with vidray, or a file; else what is used without."),
+    ] = None,
+) -> None:
+    """Print every setting of a profile with what it means, as a file to start your own from."""
+    from jobs.profiles import show as run  # noqa: PLC0415 - torch takes seconds to import
+
+    run(name)
 
 
 def main() -> None:

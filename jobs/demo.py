@@ -9,12 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from jobs.analyze import DEMO_MODEL, DEMO_NOTICE
+from jobs.analyze import DEMO_NOTICE
 from jobs.demo_model.archive import ClipTruth, make_archive
 from jobs.demo_model.evaluate import UNSEEN_SEED, tasks_of
 from jobs.demo_table import Marked, make_table
 from jobs.display import make_display
 from jobs.exits import Exit
+from jobs.models import DEMO_MODEL
 from jobs.report.page import write_report
 from jobs.report.strips import Strips
 from jobs.serving import ServingOptions

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.status import Status
 
 from actors.profile import Profile
+from deploy.profiles import load_profile
 from jobs.serving import ServingOptions
 from pipeline.analyse import analyse
 from pipeline.config import EngineLimits, Sampling
@@ -61,7 +62,7 @@ class Recipe:
 class Workplace:
     """Without anything: a Ray of its own, as large as this machine.
 
-    address: of a running cluster. profile: a file; the machine's own if not given.
+    address: of a running cluster. profile: a name or a file; the machine's own if not given.
     """
 
     address: str | None = None
@@ -86,7 +87,7 @@ class Workplace:
             yield ready
 
     def _profile(self, recipe: Recipe) -> Profile:
-        profile = Profile.load(self.profile) if self.profile else _machine()
+        profile = load_profile(self.profile) if self.profile else machine_profile()
         own = profile.decoders
         question_tokens = max(recipe.question_tokens, own.question_tokens)
         decoders = own.model_copy(
@@ -96,7 +97,7 @@ class Workplace:
         return profile.model_copy(update={"decoders": decoders})
 
 
-def _machine() -> Profile:
+def machine_profile() -> Profile:
     """The laptop's profile, with the cores of this machine and its GPU if there is one.
 
     Encoder and decoder may use all cores each: whichever has more to do than the other does.

@@ -14,6 +14,7 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from deploy.profiles import bundled
 from jobs.batch.flags import flags_of
 from jobs.batch.job import Job
 from jobs.batch.output import open_output
@@ -78,10 +79,15 @@ def _anywhere(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The same fields, right in any working directory."""
     return {
         name: str(Path(value).absolute())
-        if name in PATHS and value is not None and not value.startswith(S3_SCHEME)
+        if name in PATHS and value is not None and not _is_name(value)
         else value
         for name, value in fields.items()
     }
+
+
+def _is_name(value: str) -> bool:
+    """Of what is found from anywhere as it is written: an object, a profile of vidray's own."""
+    return value.startswith(S3_SCHEME) or value in bundled()
 
 
 def _client(address: str | None) -> JobSubmissionClient:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.profile import Profile
+from deploy.profiles import load_profile
 from jobs.batch.analyst import Analyst
 from jobs.batch.dry_run import dry_run
 from jobs.batch.events import Events, open_events
@@ -55,7 +56,7 @@ def show_forecast(job: Job) -> int:
 
 
 def _profile(job: Job) -> Profile:
-    return Profile.load(job.profile) if job.profile else Profile()
+    return load_profile(job.profile) if job.profile else Profile()
 
 
 def _make_all(

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobs.analyze import DEMO_MODEL
 from jobs.bench.clips import make_demo_clips
 from jobs.bench.measure import Row, interleaved
+from jobs.models import DEMO_MODEL
 
 NUM_CLIPS = 50
 MAX_NEW_TOKENS = "16"

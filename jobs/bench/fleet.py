@@ -16,10 +16,10 @@ import ray
 from actors.cluster import start_local_ray
 from actors.fleet import Fleet, start_fleet
 from actors.profile import Profile
-from jobs.analyze import DEMO_MODEL
 from jobs.bench.clips import make_clip, make_demo_clips, repeat_clip
 from jobs.bench.measure import Row, medians
 from jobs.bench.ray_data import STORE_BYTES, Twin
+from jobs.models import DEMO_MODEL
 from jobs.soak.trial import descendants
 from pipeline.analyse import analyse
 from pipeline.config import Sampling

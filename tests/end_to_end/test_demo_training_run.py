@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from jobs.analyze import DEMO_MODEL
 from jobs.demo_model.cli import app
+from jobs.models import DEMO_MODEL
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 

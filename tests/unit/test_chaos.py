@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.analyze import DEMO_MODEL
+from jobs.models import DEMO_MODEL
 from jobs.soak.chaos import _fewest_ranks
 from pipeline.families.qwen2_vl.config import load_config
 

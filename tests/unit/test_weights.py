@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from jobs import model_check
-from jobs.analyze import DEMO_MODEL
+from jobs.models import DEMO_MODEL
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
 from pipeline.families.qwen2_vl.generation_config import load_generation
