@@ -19,7 +19,9 @@ class ServingOptions(Settings):
         default=False, description="Round the language model: faster on a CPU, not exact."
     )
     profile: Path | None = Field(
-        default=None, description="How much of a machine or a fleet to take; see deploy/profiles."
+        default=None,
+        description="How much of a machine or a fleet to take: a name or a file; "
+        "see vidray profile show.",
     )
     address: str | None = Field(
         default=None,
