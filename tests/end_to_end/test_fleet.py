@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from ipaddress import ip_address
@@ -24,6 +25,7 @@ from pipeline.engine.ids import StreamId
 from pipeline.errors import FailureCode, Transient
 from pipeline.events import Event, Moved, Planned, Words
 from pipeline.local import LocalFlow, LocalModel
+from pipeline.session import Session
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
@@ -133,6 +135,67 @@ def test_who_listens_hears_of_every_stage_and_gets_the_same_record(
 
     assert list(map(facts, asyncio.run(both()))) == [expected[0], expected[0]]
     assert {type(event) for event in heard} == {Planned, Moved, Words}
+
+
+def test_a_session_is_watched_once_and_answers_on_when_its_decoder_is_killed(
+    checkpoint: Path, sources: list[Source]
+) -> None:
+    sampling = Sampling(max_new_tokens=12)
+
+    async def undisturbed() -> list[Any]:
+        flow = LocalFlow(LocalModel.load(checkpoint), options=OPTIONS)
+        async with Session(flow, sources[0]) as session:
+            (first,) = await session.ask(["How many?"], sampling=sampling)
+            (second,) = await session.ask(["And why?"], sampling=sampling, after=first)
+            (third,) = await session.ask(["Which way?"], sampling=sampling)
+        flow.close()
+        return [first, second, third]
+
+    async def disturbed() -> tuple[list[Any], list[Counter[str]]]:
+        replies, counters = [], []
+
+        async def ask(question: str, after: Any = None) -> None:
+            heard: list[Event] = []
+            (reply,) = await session.ask(
+                [question], sampling=sampling, after=after, listener=heard.append
+            )
+            replies.append(reply)
+            counters.append(Counter(each.stage for each in heard if isinstance(each, Moved)))
+
+        with start_fleet(checkpoint, options=OPTIONS, profile=SHAPES["two ranks"]) as fleet:
+            async with await fleet.session(sources[0]) as session:
+                num_chunks.append(len(session.plan.windows[0].chunks))
+                await ask("How many?")
+                await ask("And why?", after=replies[0])
+                victim = VICTIMS["second rank"](fleet)
+                os.kill(victim, signal.SIGKILL)
+                await ask("Which way?")
+            assert not os.path.exists(f"/proc/{victim}")
+            while await fleet.pools.decoders[0].streams.remote():
+                await asyncio.sleep(0.05)  # who closed its session holds nothing
+        return replies, counters
+
+    num_chunks: list[int] = []
+    replies, (first, second, third) = asyncio.run(disturbed())
+    assert replies == asyncio.run(undisturbed())
+    once = dict.fromkeys(("read", "encode", "prefill"), num_chunks[0])
+    assert (first, second) == (once, {})
+    assert third["prefill"] >= num_chunks[0]  # it was lost, so all of it is watched again
+
+
+def test_a_session_whose_host_is_killed_opens_again_by_itself(
+    checkpoint: Path, sources: list[Source]
+) -> None:
+    async def asked() -> list[Any]:
+        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
+            async with await fleet.session(sources[0]) as session:
+                before = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
+                os.kill(VICTIMS["stream host"](fleet), signal.SIGKILL)
+                after = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
+                return [before, after]
+
+    before, after = asyncio.run(asked())
+    assert before == after
 
 
 def niceness(pid: int) -> int:

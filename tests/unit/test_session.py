@@ -1,0 +1,300 @@
+"""Videos that stay open: watched once, asked often, watched again with equal words when lost."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import EngineLimits, Sampling, SessionLimits
+from pipeline.engine.cache import KVCache
+from pipeline.engine.constraint import Choices
+from pipeline.engine.engine import Engine
+from pipeline.errors import BadInput, FailureCode, Transient
+from pipeline.events import Event, Moved, Planned, Words
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.session import Session
+from pipeline.sessions import Sessions
+from pipeline.tasks.tasks import Ask
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
+
+SAMPLING = Sampling(max_new_tokens=8)
+DEADLINE_S = 100
+WINDOWS = PlanOptions(fps=12.0, long="windows", max_window_tokens=128)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    folder = write_folder(tmp_path_factory.mktemp("model"), max_pixels=CHUNKED_PIXELS)
+    return LocalModel.load(folder, limits=EngineLimits(max_tokens=8_192, question_tokens=1_024))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return Source.of(make(tmp_path_factory.mktemp("clips"), Clip(num_frames=36, **CHUNKED)))
+
+
+@pytest.fixture
+def flow(model: LocalModel):
+    flow = LocalFlow(model, options=PlanOptions(fps=12.0))
+    yield flow
+    flow.close()
+    assert model.rank.streams == ()  # whatever was asked
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, DEADLINE_S))
+
+
+def counted(heard: list[Event]) -> Counter[str]:
+    """Chunks that went through each stage."""
+    return Counter(event.stage for event in heard if isinstance(event, Moved))
+
+
+def test_a_video_is_watched_once_for_any_number_of_questions(flow: LocalFlow, source: Source):
+    heard: list[Event] = []
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            num_chunks = len(session.plan.windows[0].chunks)
+            first = await session.ask(["Why?"], sampling=SAMPLING, listener=heard.append)
+            assert counted(heard) == dict.fromkeys(("read", "encode", "prefill"), num_chunks)
+            heard.clear()
+            again = await session.ask(["Why?", "How?"], sampling=SAMPLING, listener=heard.append)
+            assert counted(heard) == {}
+            assert again[0].answer == first[0].answer
+            (planned,) = (event for event in heard if isinstance(event, Planned))
+            assert planned.num_steps == 0
+            words = "".join(
+                each.text
+                for each in heard
+                if isinstance(each, Words) and each.request.subject == "How?"
+            )
+            assert words == again[1].answer.answer
+
+    run(work())
+
+
+def test_a_follow_up_goes_on_with_its_conversation_and_others_with_theirs(
+    flow: LocalFlow, source: Source
+):
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            why, how = await session.ask(["Why?", "How?"], sampling=SAMPLING)
+            (after_why,) = await session.ask(["And then?"], sampling=SAMPLING, after=why)
+            (after_how,) = await session.ask(["And then?"], sampling=SAMPLING, after=how)
+            (fresh,) = await session.ask(["And then?"], sampling=SAMPLING)
+            third = await session.ask(["Really?"], sampling=SAMPLING, after=after_why)
+            conversations = [
+                each.conversation[None] for each in (why, after_why, *third, after_how, fresh)
+            ]
+            why_ids, after_ids, third_ids, _, fresh_ids = conversations
+            assert after_ids[: len(why_ids)] == why_ids
+            assert third_ids[: len(after_ids)] == after_ids
+            assert fresh_ids[: len(why_ids)] != why_ids
+            assert len({ids for ids in conversations}) == len(conversations)
+            assert (
+                after_how.conversation[None][: len(how.conversation[None])]
+                == (how.conversation[None])
+            )
+
+    run(work())
+
+
+def test_a_stream_that_was_lost_is_watched_again_with_equal_words(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    heard: list[Event] = []
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            (first,) = await session.ask(["Why?"], sampling=SAMPLING)
+            (stream,) = model.rank.streams
+            (decoder,) = flow._decoders.members
+            await decoder.close(stream)  # as a restart loses it
+            with pytest.raises(Transient):
+                await session.ask(["Why?"], sampling=SAMPLING)
+            (again,) = await session.ask(["Why?"], sampling=SAMPLING, listener=heard.append)
+            assert again == first
+            assert counted(heard)["prefill"] > 0
+
+    run(work())
+
+
+def test_a_session_at_rest_holds_nothing_and_asks_on(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            (first,) = await session.ask(["Why?"], sampling=SAMPLING)
+            assert session.num_tokens > 0
+            assert flow._readers.members[0].videos == ()  # frames are read no more
+            await session.rest()
+            assert (session.num_tokens, model.rank.streams) == (0, ())
+            assert (await session.ask(["Why?"], sampling=SAMPLING)) == [first]
+
+    run(work())
+
+
+def test_questions_at_the_same_time_share_one_watching(flow: LocalFlow, source: Source):
+    heard: list[Event] = []
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            asks = [
+                session.ask([question], sampling=SAMPLING, listener=heard.append)
+                for question in ("Why?", "How?", "When?")
+            ]
+            together = [reply for (reply,) in await asyncio.gather(*asks)]
+            assert counted(heard)["read"] == len(session.plan.windows[0].chunks)
+            one_by_one = [
+                (await session.ask([each.answer.question], sampling=SAMPLING))[0]
+                for each in together
+            ]
+            assert one_by_one == together
+
+    run(work())
+
+
+def test_windows_are_asked_one_by_one_and_followed_up_one_by_one(model: LocalModel, source: Source):
+    flow = LocalFlow(model, options=WINDOWS)
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            num_windows = len(session.plan.windows)
+            assert num_windows > 2
+            (first,) = await session.ask(["Why?"], sampling=SAMPLING)
+            assert first.answer.window_index is None
+            assert set(first.conversation) == set(range(num_windows))
+            (second,) = await session.ask(["And?"], sampling=SAMPLING, after=first)
+            for window in range(num_windows):
+                said = first.conversation[window]
+                assert second.conversation[window][: len(said)] == said
+
+    run(work())
+    flow.close()
+
+
+def test_answers_keep_their_bounds_and_boxes_their_picture(flow: LocalFlow, source: Source):
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            asked = Ask(question="Which?", constraint=Choices(("red", "blue")))
+            (reply,) = await session.ask([asked], sampling=SAMPLING)
+            assert reply.answer.answer in ("red", "blue")
+            boxes = await session.ground("the dog", times_s=(0.5, 1.0), sampling=SAMPLING)
+            assert {box.time_s for box in boxes} == {0.5, 1.0}
+
+    run(work())
+
+
+def test_a_question_that_cannot_be_asked_has_its_code_and_leaves_the_others(
+    flow: LocalFlow, source: Source
+):
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            long, good = await session.ask(["?" * 3_000, "Why?"], sampling=SAMPLING)
+            assert (long.answer.code, good.answer.code) == (FailureCode.PROMPT_TOO_LONG, None)
+
+    run(work())
+
+
+def test_another_video_in_the_place_of_the_first_is_refused(
+    flow: LocalFlow, source: Source, tmp_path: Path
+):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(source.path.read_bytes())
+
+    async def work() -> None:
+        async with Session(flow, Source.of(path)) as session:
+            await session.ask(["Why?"], sampling=SAMPLING)
+            await session.rest()
+            make(tmp_path, Clip(num_frames=48, **CHUNKED), "other").replace(path)
+            with pytest.raises(BadInput) as refused:
+                await session.ask(["Why?"], sampling=SAMPLING)
+            assert refused.value.code is FailureCode.SOURCE_CHANGED
+
+    run(work())
+
+
+def test_whoever_asks_never_waits_for_keys_and_values_to_be_copied(
+    flow: LocalFlow, source: Source, monkeypatch: pytest.MonkeyPatch
+):
+    """They are forked and copied on the thread that computes, never on that of the event loop."""
+    threads: set[int] = set()
+    like = KVCache._like
+
+    def noted(self: KVCache, *arguments: Any, **options: Any) -> KVCache:
+        threads.add(threading.get_ident())
+        return like(self, *arguments, **options)
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            await session.ask(["Why?", "How?"], sampling=SAMPLING)
+
+    monkeypatch.setattr(KVCache, "_like", noted)
+    run(work())
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_idle_sessions_give_way_the_longest_idle_first(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    async def work() -> None:
+        one_session = SessionLimits(max_tokens=2_000)
+        sessions = Sessions(flow, one_session)
+        ids = [(await sessions.open(source))[0] for _ in range(3)]
+        for session_id in ids:
+            async with sessions.using(session_id) as session:
+                assert session.num_tokens == 0
+                await session.ask(["Why?"], sampling=SAMPLING)
+            await until(lambda: len(model.rank.streams) == 1)
+        async with sessions.using(ids[-1]) as session:
+            assert session.num_tokens > 0
+        for session_id in ids:
+            await sessions.close(session_id)
+        with pytest.raises(Transient, match="no such session"):
+            async with sessions.using(ids[0]):
+                pass
+
+    run(work())
+
+
+def test_a_session_that_idles_too_long_rests_and_then_is_forgotten(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.3))
+        session_id, _ = await sessions.open(source)
+        async with sessions.using(session_id) as session:
+            await session.ask(["Why?"], sampling=SAMPLING)
+        await until(lambda: not model.rank.streams)
+        assert sessions.num_open == 1
+        await until(lambda: sessions.num_open == 0)
+
+    run(work())
+
+
+async def until(is_so: Any) -> None:
+    while not is_so():
+        await asyncio.sleep(0.005)
+
+
+def test_the_engine_of_a_closed_event_loop_serves_the_next_one(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    """Programs call asyncio.run as often as they like."""
+
+    async def ask() -> Any:
+        async with Session(flow, source) as session:
+            return await session.ask(["Why?"], sampling=replace(SAMPLING, seed=3))
+
+    assert run(ask()) == run(ask())
+    assert isinstance(flow._decoders.members[0], Engine)
