@@ -90,10 +90,9 @@ class Fleet:
             except Transient as error:
                 return await self._host.refusal(source, tasks, video_id, str(error))
 
-    async def session(self, source: Source) -> FleetSession:
-        """A video that stays open for many questions. Close it; BadInput for its own fault."""
-        opened = await self.attempt(lambda: self._host.open_session(source))
-        return FleetSession(self._host, self.attempt, source, opened)
+    def session(self, source: Source) -> FleetSession:
+        """A video that stays open for many questions. Use as `async with`."""
+        return FleetSession(self._host, self.attempt, source)
 
     async def attempt(self, run: Callable[[], Awaitable[Value]]) -> Value:
         """What a run returns that lost nothing; Transient after `max_attempts` that did.

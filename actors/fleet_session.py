@@ -26,17 +26,17 @@ class Attempt(Protocol):
 class FleetSession:
     """As pipeline.session.Session; after a loss the video is opened again for the next question.
 
+    Use as `async with`; then media and plan are known.
+
     errors: BadInput for the video's own fault, Transient if losses do not end. Words may be heard
     again after a loss; they are the same.
     """
 
-    def __init__(
-        self, host: StreamHostClient, attempt: Attempt, source: Source, opened: OpenedSession
-    ) -> None:
+    def __init__(self, host: StreamHostClient, attempt: Attempt, source: Source) -> None:
         self.source = source
         self._host = host
         self._attempt = attempt
-        self._opened = opened
+        self._facts: OpenedSession | None = None
         self._is_lost = False
 
     @property
@@ -48,6 +48,10 @@ class FleetSession:
     def plan(self) -> SamplingPlan:
         """What of it the model looks at."""
         return self._opened.plan
+
+    async def open(self) -> None:
+        """Read the header and plan. BadInput for the video's own fault."""
+        self._facts = await self._attempt(lambda: self._host.open_session(self.source))
 
     async def ask(
         self,
@@ -93,7 +97,8 @@ class FleetSession:
 
     async def close(self) -> None:
         """Free everything; twice is once."""
-        await self._host.close_session(self._opened.session_id)
+        if self._facts is not None:
+            await self._host.close_session(self._facts.session_id)
 
     async def _on_open(self, run: Callable[[], Awaitable[Value]]) -> Value:
         if self._is_lost:
@@ -111,9 +116,16 @@ class FleetSession:
             await self._host.close_session(opened.session_id)
             detail = "the video is another one than when it was opened"
             raise BadInput(FailureCode.SOURCE_CHANGED, detail)
-        self._opened, self._is_lost = opened, False
+        self._facts, self._is_lost = opened, False
+
+    @property
+    def _opened(self) -> OpenedSession:
+        if self._facts is None:
+            raise RuntimeError("a session is used as `async with`")
+        return self._facts
 
     async def __aenter__(self) -> "FleetSession":
+        await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -163,7 +163,7 @@ def test_a_session_is_watched_once_and_answers_on_when_its_decoder_is_killed(
             counters.append(Counter(each.stage for each in heard if isinstance(each, Moved)))
 
         with start_fleet(checkpoint, options=OPTIONS, profile=SHAPES["two ranks"]) as fleet:
-            async with await fleet.session(sources[0]) as session:
+            async with fleet.session(sources[0]) as session:
                 num_chunks.append(len(session.plan.windows[0].chunks))
                 await ask("How many?")
                 await ask("And why?", after=replies[0])
@@ -188,7 +188,7 @@ def test_a_session_whose_host_is_killed_opens_again_by_itself(
 ) -> None:
     async def asked() -> list[Any]:
         with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
-            async with await fleet.session(sources[0]) as session:
+            async with fleet.session(sources[0]) as session:
                 before = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
                 os.kill(VICTIMS["stream host"](fleet), signal.SIGKILL)
                 after = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
