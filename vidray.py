@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from jobs.models import DEMO_MODEL
 from pipeline import errors
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
@@ -124,8 +125,11 @@ class Videos(Protocol):
 def open_local(
     model: str | os.PathLike[str], *, options: PlanOptions | None = None, int8: bool = False
 ) -> Iterator[Videos]:
-    """The model of this folder in this process. CheckpointError if it cannot be trusted."""
-    loaded = LocalModel.load(Path(model), int8=int8)
+    """A model in this process: its folder, or "vidray-demo", which comes with vidray.
+
+    CheckpointError if it cannot be trusted.
+    """
+    loaded = LocalModel.load(_folder(model), int8=int8)
     with closing(LocalFlow(loaded, options=options or PlanOptions())) as flow:
         yield _Local(flow)
 
@@ -138,14 +142,14 @@ def open_fleet(
     profile: "Profile | None" = None,
     address: str | None = None,
 ) -> Iterator[Videos]:
-    """The model of this folder over Ray actors, which end with the block.
+    """The same over Ray actors, which end with the block.
 
     profile: how much of a machine or a fleet to take; the laptop's if not given. address: of a
     running cluster; without it Ray starts here, on loopback only.
     """
     from actors.fleet import start_fleet  # noqa: PLC0415 - Ray takes a second to import
 
-    with start_fleet(Path(model), options=options, profile=profile, address=address) as fleet:
+    with start_fleet(_folder(model), options=options, profile=profile, address=address) as fleet:
         yield _OverRay(fleet)
 
 
@@ -179,6 +183,11 @@ class _OverRay:
 
     def session(self, source: AnySource) -> Session:
         return self._fleet.session(_source(source))
+
+
+def _folder(model: str | os.PathLike[str]) -> Path:
+    folder = Path(model)
+    return DEMO_MODEL if folder == Path(DEMO_MODEL.name) and not folder.exists() else folder
 
 
 def _source(source: AnySource) -> Source:
