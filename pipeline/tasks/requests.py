@@ -12,6 +12,7 @@ from typing import Literal
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Constraint
 from pipeline.engine.question import Completion
+from pipeline.errors import FailureCode
 from pipeline.families.qwen2_vl.boxes import Found, Unreadable, grounding_question, parse_boxes
 from pipeline.tasks.records import Answer, Box, Caption
 from pipeline.tasks.tasks import Tasks
@@ -201,12 +202,17 @@ def _merged(parts: Sequence[Asked], *, is_last: bool) -> Request:
 
 
 def _boxes(request: Request, said: Completion, source: Size) -> list[Box]:
-    """The boxes of one query; one row that says so when there is none."""
+    """The boxes of one query; one row that says so when there is none.
+
+    An answer that was cut off before its first box says nothing about what the model sees.
+    """
+    is_cut = said.finish_reason == "length"
+    code = said.code or (FailureCode.UNPARSEABLE_OUTPUT if is_cut else None)
     none = Box(
         query=request.subject,
         time_s=request.start_s,
-        outcome="failed" if said.code else "absent",
-        code=said.code,
+        outcome="failed" if code else "absent",
+        code=code,
         raw=said.text,
     )
     found = parse_boxes(said.text, source=source)
@@ -219,6 +225,7 @@ def _row(item: Found | Unreadable, none: Box) -> Box:
     return replace(
         none,
         outcome="found",
+        code=None,
         label=item.label,
         adjusted=item.adjusted,
         raw=item.raw,

@@ -69,6 +69,121 @@ READABLE = {
     ),
 }
 
+ONE, TWO, THREE, FOUR = (2, 2, 6, 4), (10, 6, 14, 8), (18, 10, 22, 12), (26, 14, 30, 16)
+REF, END_REF = "<|object_ref_start|>", "<|object_ref_end|>"
+BOX, END_BOX = "<|box_start|>", "<|box_end|>"
+QUAD, END_QUAD = "<|quad_start|>", "<|quad_end|>"
+
+# Forms that were met, with (label, box) of each; of a box that can't be read, None.
+FORMS = {
+    # several boxes under one marker
+    "two boxes under one marker": (
+        f"{REF}dogs{END_REF}{BOX}(1,2),(3,4),(5,6),(7,8){END_BOX}",
+        [("dogs", ONE), ("dogs", TWO)],
+    ),
+    "four boxes under one marker": (
+        f"{BOX}(1,2),(3,4),(5,6),(7,8),(9,10),(11,12),(13,14),(15,16){END_BOX}",
+        [(None, ONE), (None, TWO), (None, THREE), (None, FOUR)],
+    ),
+    "two boxes with a semicolon": (
+        f"{BOX}(1,2),(3,4);(5,6),(7,8){END_BOX}",
+        [(None, ONE), (None, TWO)],
+    ),
+    "two boxes with a word between": (
+        f"{BOX}(1,2),(3,4) and (5,6),(7,8){END_BOX}",
+        [(None, ONE), (None, TWO)],
+    ),
+    "two boxes on lines of their own": (
+        f"{BOX}(1,2),(3,4)\n(5,6),(7,8){END_BOX}",
+        [(None, ONE), (None, TWO)],
+    ),
+    "three points under one marker": (f"{BOX}(1,2),(3,4),(5,6){END_BOX}", [(None, None)]),
+    "four points without any marker": ("(1,2),(3,4),(5,6),(7,8)", [(None, ONE), (None, TWO)]),
+    # quads
+    "a quad": (f"{QUAD}(1,2),(3,2),(3,4),(1,4){END_QUAD}", [(None, ONE)]),
+    "two quads": (
+        f"{QUAD}(1,2),(3,2),(3,4),(1,4),(5,6),(7,6),(7,8),(5,8){END_QUAD}",
+        [(None, ONE), (None, TWO)],
+    ),
+    "two points under the quad marker": (f"{QUAD}(1,2),(3,4){END_QUAD}", [(None, None)]),
+    "a quad without its end": (f"{QUAD}(1,2),(3,2),(3,4),(1,4)", [(None, ONE)]),
+    # missing ends
+    "box end missing, words after it": (
+        f"{BOX}(1,2),(3,4) is the dog of 2 (or 3) that I see.",
+        [(None, ONE)],
+    ),
+    "box end missing, a lone pair after it": (
+        f"{BOX}(1,2),(3,4) as in figure (9,9)",
+        [(None, ONE)],
+    ),
+    "box end cut in half": (f"{BOX}(1,2),(3,4)<|box_e", [(None, ONE)]),
+    "label end missing": (f"{REF}dog (2){BOX}(1,2),(3,4){END_BOX}", [("dog (2)", ONE)]),
+    "box start missing": (f"{REF}dog{END_REF}(1,2),(3,4){END_BOX}", [("dog", ONE)]),
+    "all ends missing": (f"{REF}dog{BOX}(1,2),(3,4)", [("dog", ONE)]),
+    "cut inside the second point": (f"{BOX}(1,2),(3,", [(None, None)]),
+    "cut after the first point of a second box": (
+        f"{BOX}(1,2),(3,4){END_BOX}{BOX}(5,6),",
+        [(None, ONE), (None, None)],
+    ),
+    # numbers
+    "floats": (f"{BOX}(1.0,2.0),(3.0,4.0){END_BOX}", [(None, ONE)]),
+    "spaces": (f"{BOX} ( 1 , 2 ) , ( 3 , 4 ) {END_BOX}", [(None, ONE)]),
+    "fractions of a side": (f"{BOX}(0.1,0.2),(0.3,0.4){END_BOX}", [(None, None)]),
+    "full-width punctuation": (f"{BOX}（1，2），（3，4）{END_BOX}", [(None, ONE)]),
+    "full-width digits": ("红车（１，２），（３，４）", [(None, ONE)]),
+    "an enumeration comma": (f"{BOX}(1,2)、(3,4){END_BOX}", [(None, ONE)]),
+    # the first Qwen-VL
+    "old markers": ("<ref>the dog</ref><box>(1,2),(3,4)</box>", [("the dog", ONE)]),
+    "old markers, two boxes": (
+        "<ref>dogs</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>",
+        [("dogs", ONE), ("dogs", TWO)],
+    ),
+    "old markers, no end": ("<ref>the dog</ref><box>(1,2),(3,4)", [("the dog", ONE)]),
+    "old quad": ("<quad>(1,2),(3,2),(3,4),(1,4)</quad>", [(None, ONE)]),
+    # labels and prose
+    "a label with points in it": (
+        f"{REF}the car (1,2),(3,4){END_REF}{BOX}(5,6),(7,8){END_BOX}",
+        [("the car (1,2),(3,4)", TWO)],
+    ),
+    "a label with a number": (
+        f"{REF}dog (12){END_REF}{BOX}(1,2),(3,4){END_BOX}",
+        [("dog (12)", ONE)],
+    ),
+    "a number in a sentence": ("The dog (3 years old) is not in the picture.", []),
+    "a pair in a sentence": ("As shown in (3,4), there is no dog.", []),
+    "two pairs in a sentence": ("Between (3,4) and (5,6) there is no dog.", []),
+    "a list and a year": ("No dogs [1], none [2]; see Smith (2019).", []),
+    "prose before and after a box": (
+        f"There are 2 (two) dogs: {BOX}(1,2),(3,4){END_BOX} is one (of 2).",
+        [(None, ONE)],
+    ),
+    "a label alone": (f"I see no {REF}dog{END_REF} (0 found).", []),
+    # other ways to say where
+    "a point alone": ("(12,34)", [(None, None)]),
+    "a point in a box": (f"{REF}dog{END_REF}{BOX}(12,34){END_BOX}", [("dog", None)]),
+    "a point after a label": (f"{REF}dog{END_REF}(12,34)", [("dog", None)]),
+    "a tag of points": ('<point x="12" y="34">dog</point>', [(None, None)]),
+    "JSON boxes": ('[{"bbox_2d": [1, 2, 3, 4], "label": "dog"}]', [(None, None)]),
+    "JSON in a fence": ('```json\n[{"bbox_2d": [1, 2, 3, 4]}]\n```', [(None, None)]),
+    "JSON points": ('{"point_2d": [12, 34], "label": "dog"}', [(None, None)]),
+    "a list of four": ("The dog is at [1, 2, 3, 4].", [(None, None)]),
+    "four in one bracket": (f"{BOX}(1,2,3,4){END_BOX}", [(None, None)]),
+    "empty JSON": ("[]", []),
+    "JSON without a place": ('{"answer": "no dog", "count": 0}', []),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), FORMS.values(), ids=FORMS.keys())
+def test_every_form_that_was_met_is_read_or_fails_by_name(text, expected):
+    got = parse_boxes(text, source=HD)
+    assert [
+        (item.label, (item.box.x0, item.box.y0, item.box.x1, item.box.y1))
+        if isinstance(item, Found)
+        else (item.label, None)
+        for item in got
+    ] == expected
+
+
 UNREADABLE = {
     "one point": ("(12,34)", "(12,34)"),
     "one point in a box": ("<|box_start|>(12,34)<|box_end|>", "(12,34)"),

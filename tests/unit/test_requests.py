@@ -192,10 +192,22 @@ def test_words_become_rows_of_their_kind():
     assert (unreadable.outcome, unreadable.code) == ("failed", FailureCode.UNPARSEABLE_OUTPUT)
 
 
+def test_boxes_before_the_cut_are_found():
+    (view,) = views(Tasks(caption=None, grounds=(Ground(query="it"),)))
+    said = written("<|box_start|>(0,0),(500,500)<|box_end|><|box_start|>(1,", "length")
+    rows = boxes([(view.requests[0], said)], source=Size(9, 9))
+    assert [(row.outcome, row.code) for row in rows] == [
+        ("found", None),
+        ("failed", FailureCode.UNPARSEABLE_OUTPUT),
+    ]
+
+
 @pytest.mark.parametrize(
     ("result", "outcome", "code"),
     [
         (written("not there"), "absent", None),
+        (written("", "length"), "failed", FailureCode.UNPARSEABLE_OUTPUT),
+        (written("I look at the", "length"), "failed", FailureCode.UNPARSEABLE_OUTPUT),
         (NONFINITE, "failed", FailureCode.NONFINITE_LOGITS),
     ],
 )
