@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from jobs.models import DEMO_MODEL
+from jobs.models import find_model
 from pipeline import errors
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
@@ -186,8 +186,7 @@ class _OverRay:
 
 
 def _folder(model: str | os.PathLike[str]) -> Path:
-    folder = Path(model)
-    return DEMO_MODEL if folder == Path(DEMO_MODEL.name) and not folder.exists() else folder
+    return find_model(Path(model))
 
 
 def _source(source: AnySource) -> Source:

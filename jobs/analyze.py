@@ -11,7 +11,7 @@ from rich.console import Console
 from jobs.display import Display, make_display
 from jobs.draw import draw_boxes
 from jobs.exits import Exit
-from jobs.models import DEMO_MODEL
+from jobs.models import DEMO_MODEL, find_model
 from jobs.results import show
 from jobs.serving import ServingOptions
 from jobs.trace import Trace
@@ -76,7 +76,7 @@ def run(settings: Settings) -> int:
     """Analyse every clip; returns the exit code. ConfigError before any clip is touched."""
     settings.require_good()  # before a large model is loaded
     serving = settings.serving
-    folder = serving.model or demo_model()
+    folder = model_folder(serving.model)
     progress = Console(stderr=True, highlight=False)
     sampling = make_sampling(settings.tasks, load_generation(folder).sampling)
     tasks = make_tasks(settings.tasks, sampling)
@@ -124,6 +124,11 @@ async def _analyse_all(
             for file in draw_boxes(source, record, folder=settings.out, number=number):
                 display.note(f"boxes drawn on {file}")
     return records
+
+
+def model_folder(named: Path | None) -> Path:
+    """Of the model: the folder that was named; vidray-demo by its name, or where nothing was."""
+    return demo_model() if named is None else find_model(named)
 
 
 def demo_model() -> Path:

@@ -15,7 +15,7 @@ from jobs.demo_model.evaluate import UNSEEN_SEED, tasks_of
 from jobs.demo_table import Marked, make_table
 from jobs.display import make_display
 from jobs.exits import Exit
-from jobs.models import DEMO_MODEL
+from jobs.models import DEMO_MODEL, find_model
 from jobs.report.page import write_report
 from jobs.report.strips import Strips
 from jobs.serving import ServingOptions
@@ -43,7 +43,7 @@ def run_demo(
     Returns the exit code. VidrayError where there is no model.
     """
     started = time.monotonic()
-    checkpoint = serving.model or DEMO_MODEL
+    checkpoint = find_model(serving.model or DEMO_MODEL)
     if not checkpoint.is_dir():
         raise VidrayError(f"there is no model in {checkpoint}")
     progress = Console(stderr=True, highlight=False)

@@ -11,17 +11,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.model.declared import DEMO_FLAG
 from pipeline.tasks.records import Box, Record
+
+DEMO_KNOWS = "(flag demo_model): it knows drawn shapes only; of other footage it writes nonsense."
 
 
 def show(records: Sequence[Record], console: Console) -> None:
     """Print what was found out, clip by clip."""
     if console.is_terminal:
+        if warning := demo_warning(sum(DEMO_FLAG in record.flags for record in records)):
+            console.print(Text(warning, style="yellow"))
         console.print(_table(records))
         return
     for record in records:
         for asked, said in rows(record):
             print(f"{printable(record.uri)}: {asked}: {said}", file=console.file)
+
+
+def demo_warning(num_rows: int) -> str:
+    """What is to be known of rows with the flag demo_model, once for all of them."""
+    by_whom = "1 row is" if num_rows == 1 else f"{num_rows:,} rows are"
+    return f"{by_whom} by a demo model {DEMO_KNOWS}" if num_rows else ""
 
 
 def rows(record: Record) -> Iterator[tuple[str, str]]:

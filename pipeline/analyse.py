@@ -74,7 +74,7 @@ def _seen(blank: Record, session: Session) -> Record:
         blank,
         etag=session.etag,
         size_bytes=session.size_bytes,
-        flags=(*session.media.flags, *(["damaged_frames"] if is_damaged else [])),
+        flags=(*blank.flags, *session.media.flags, *(["damaged_frames"] if is_damaged else [])),
         coverage=sum(sight.num_good for sight in sights) / num_frames if num_frames else None,
         media=MediaFacts.of(session.media),
         plan=PlanFacts.of(session.plan),
@@ -91,6 +91,7 @@ def _blank(
         etag=source.etag,
         size_bytes=None,
         status="ok",
+        flags=model.flags,
         provenance=Provenance(
             model=model.name,
             model_digest=model.digest,

@@ -10,6 +10,7 @@ from pipeline.families.qwen2_vl.chat import ChatLayout
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.families.qwen2_vl.sampling import load_family
+from pipeline.model.declared import row_flags
 from pipeline.model.digest import digest, display_name
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.prompts import Prompts
@@ -18,10 +19,16 @@ from pipeline.video.family import Family
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Who made a row."""
+    """Who made a row. flags: of every row it makes."""
 
     name: str
     digest: str
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, *, int8: bool = False) -> "ModelIdentity":
+        """Of the model in this folder; CheckpointError if it cannot be read."""
+        return cls(display_name(folder, int8=int8), digest(folder), row_flags(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,7 @@ class ServedModel:
         """Of the model in this folder; CheckpointError if it cannot be trusted."""
         generation = load_generation(folder)
         return cls(
-            identity=ModelIdentity(display_name(folder, int8=int8), digest(folder)),
+            identity=ModelIdentity.of(folder, int8=int8),
             prompts=Prompts(ChatLayout(Tokenizer.load(folder)), limits or EngineLimits()),
             sampling=generation.sampling,
             eos_ids=generation.eos_ids,

@@ -24,6 +24,11 @@ class Job(TaskOptions, ServingOptions):
         "manifest (.txt, .csv, .jsonl, .parquet)."
     )
     out: str = Field(description="Where rows go: a folder or s3://bucket/prefix, one job each.")
+    model: Path | None = Field(
+        default=None,
+        description="A Qwen2-VL folder; vidray-demo, the bundled one, only when named.",
+    )
+
     limit: int | None = Field(default=None, ge=1, description="Only the first so many videos.")
     suffix: Texts = Field(
         default=(),

@@ -5,17 +5,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.analyze import demo_model
+from jobs.analyze import model_folder
 from jobs.batch.job import Job
 from jobs.batch.method import Method, make_method
+from pipeline.errors import ConfigError
 from pipeline.families.qwen2_vl.generation_config import load_generation
-from pipeline.model.digest import digest
+from pipeline.served_model import ModelIdentity
 from pipeline.store.items import Item
 from pipeline.store.job_plan import Checkpoint, JobPlan, JobSpec, open_job, pass_by
 from pipeline.store.objects import ObjectStore, probe
 from pipeline.store.open import S3_SCHEME, open_store
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items
+
+NO_MODEL = (
+    "--model is missing: a Qwen2-VL folder, or vidray-demo, which knows drawn shapes only "
+    "and writes nonsense on other footage"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +32,7 @@ class Prepared:
     s3: S3Config
     store: ObjectStore
     checkpoint: Path
+    model: ModelIdentity
     method: Method
     spec: JobSpec
 
@@ -33,16 +40,27 @@ class Prepared:
     def of(cls, job: Job) -> "Prepared":
         """ConfigError for whatever would stop the job before its first video."""
         s3 = S3Config.from_environment(os.environ)
-        checkpoint = job.model or demo_model()
+        if job.model is None:
+            raise ConfigError(NO_MODEL)
+        checkpoint = model_folder(job.model)
+        model = ModelIdentity.of(checkpoint, int8=job.int8)
         method = make_method(job, load_generation(checkpoint).sampling)
         spec = JobSpec(
             source=job.source if job.source.startswith(S3_SCHEME) else os.path.abspath(job.source),
-            model_digest=digest(checkpoint),
+            model_digest=model.digest,
             config=method.to_json(),
             items_per_part=job.videos_per_part,
         )
         store = open_store(job.out, s3)
-        return cls(job=job, s3=s3, store=store, checkpoint=checkpoint, method=method, spec=spec)
+        return cls(
+            job=job,
+            s3=s3,
+            store=store,
+            checkpoint=checkpoint,
+            model=model,
+            method=method,
+            spec=spec,
+        )
 
     def items(self) -> Iterator[Item]:
         """The archive's videos, streamed."""

@@ -20,6 +20,7 @@ from jobs.batch.job import Job
 from jobs.batch.output import open_output
 from jobs.batch.prepare import Prepared
 from jobs.exits import Exit
+from jobs.models import DEMO_MODEL
 from pipeline.errors import ConfigError, VidrayError
 from pipeline.store.open import S3_SCHEME
 
@@ -86,8 +87,8 @@ def _anywhere(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_name(value: str) -> bool:
-    """Of what is found from anywhere as it is written: an object, a profile of vidray's own."""
-    return value.startswith(S3_SCHEME) or value in bundled()
+    """Of what is found from anywhere as it is written: an object, what comes with vidray."""
+    return value.startswith(S3_SCHEME) or value in bundled() or value == DEMO_MODEL.name
 
 
 def _client(address: str | None) -> JobSubmissionClient:

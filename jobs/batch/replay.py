@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.analyze import demo_model
+from jobs.analyze import model_folder
 from jobs.batch.analyst import Analyst
 from jobs.batch.method import read_method
 from jobs.batch.output import CommittedRow, Output, find, open_output
@@ -18,6 +18,7 @@ from jobs.results import printable
 from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError
+from pipeline.model.declared import row_flags
 from pipeline.model.digest import digest
 from pipeline.served_model import ModelIdentity
 from pipeline.store.archive import Archive
@@ -35,7 +36,7 @@ def run(uri: str, name: str, *, model: Path | None) -> int:
         which = ", ".join(entry.record.video_id for entry in found)
         raise ConfigError(f"{uri} has {len(found)} rows of {name!r}" + (which and f": {which}"))
     (entry,) = found
-    checkpoint = model or demo_model()
+    checkpoint = model_folder(model)
     made_by, given = entry.record.provenance.model_digest, digest(checkpoint)
     if given != made_by:
         raise ConfigError(
@@ -60,7 +61,7 @@ def make_again(output: Output, entry: CommittedRow, checkpoint: Path) -> Record:
     ):
         archive = Archive(s3=output.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
         provenance = entry.record.provenance
-        model = ModelIdentity(provenance.model, provenance.model_digest)
+        model = ModelIdentity(provenance.model, provenance.model_digest, row_flags(checkpoint))
         analyst = Analyst(analyse, archive, method, model)
         return asyncio.run(analyst.make_row(entry.item))
 

@@ -17,10 +17,10 @@ from jobs.batch.stop import Stop
 from jobs.batch.watch import Watch, describe_failures
 from jobs.exits import Exit
 from jobs.gauges import Gauges
+from jobs.results import DEMO_KNOWS
 from jobs.workplace import Workplace
 from pipeline.config import DecodeLimits
-from pipeline.model.digest import display_name
-from pipeline.served_model import ModelIdentity
+from pipeline.model.declared import DEMO_FLAG
 from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
 from pipeline.store.drive import Work, drive
@@ -39,6 +39,8 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
         plan = prepared.plan(checkpoint=checkpoint)
         before = count_rows(prepared.store)
         console = Console(stderr=True, highlight=False)
+        if DEMO_FLAG in prepared.model.flags:
+            console.print(f"The model is a demo model {DEMO_KNOWS}")
         gauges = Gauges()
         told = Events(file, job_id=plan.job_id)
         with Watch(console, plan, before, events=told, figures=gauges.line) as watch:
@@ -73,9 +75,7 @@ def _make_all(
         tempfile.TemporaryDirectory(prefix="vidray-", dir=job.copies) as copies,
     ):
         archive = Archive(s3=prepared.s3, folder=copies, max_bytes=DecodeLimits().max_bytes)
-        name = display_name(prepared.checkpoint, int8=method.int8)
-        model = ModelIdentity(name, prepared.spec.model_digest)
-        analyst = Analyst(analyse, archive, method, model, hear=gauges.hear)
+        analyst = Analyst(analyse, archive, method, prepared.model, hear=gauges.hear)
 
         async def make_row(item: Item) -> Record:
             record = await analyst.make_row(item)

@@ -26,7 +26,8 @@ def export(model: Qwen2VL, tokenizer: Tokenizer, folder: Path, *, card: str) -> 
     (folder / "README.md").write_text(card)
     end = tokenizer.control_id("<|im_end|>")
     stop = tokenizer.control_id("<|endoftext|>")
-    write_json(folder / "config.json", hub_config(model.config) | {"eos_token_id": end})
+    own = {"eos_token_id": end, "vidray": {"demo_model": True}}
+    write_json(folder / "config.json", hub_config(model.config) | own)
     write_json(
         folder / "generation_config.json",
         {"do_sample": False, "eos_token_id": [end, stop], "pad_token_id": stop},

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from jobs.report.tally import PLOT_HEIGHT, PLOT_WIDTH, Tally
 from jobs.report.view import Still, VideoView
+from jobs.results import demo_warning
 from pipeline.errors import BadInput, VidrayError
 from pipeline.tasks.records import Record
 
@@ -82,6 +83,7 @@ def _render(tally: Tally, views: list[VideoView], *, num_strips: int, title: str
     return environment.get_template("page.html").render(
         title=title,
         tally=tally,
+        warning=demo_warning(tally.num_demo),
         num_listed=len(views),
         num_strips=num_strips,
         plot_width=PLOT_WIDTH,

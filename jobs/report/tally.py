@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from pipeline.model.declared import DEMO_FLAG
 from pipeline.tasks.records import Record
 
 STAGES = {
@@ -49,7 +50,8 @@ class Tally:
 
     num_videos: int = 0
     num_failed: int = 0
-    num_flagged: int = 0
+    num_flagged: int = 0  # but for the flag of every row of a demo model
+    num_demo: int = 0
     num_tokens: int = 0
     num_frames: int = 0
     video_s: float = 0.0
@@ -65,11 +67,12 @@ class Tally:
         self.num_videos += 1
         self.models[record.provenance.model] += 1
         self.work_s += record.timings.total_s
+        self.num_demo += DEMO_FLAG in record.flags
         if record.code is not None:
             self.num_failed += 1
             self.failures[record.code] += 1
             return
-        self.num_flagged += bool(record.flags)
+        self.num_flagged += any(flag != DEMO_FLAG for flag in record.flags)
         if record.media is not None:
             self.video_s += record.media.duration_s
         if record.plan is not None:

@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.model.declared import DEMO_FLAG
 from pipeline.tasks.records import Answer, Box, Caption, Record
 
 _JOINER = "\u200d"  # emoji families are made with it
@@ -57,7 +58,7 @@ class VideoView:
     folder: str
     code: str  # "" for a good one
     detail: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # a demo model's is told once, at the top
     facts: tuple[str, ...]
     duration_s: float
     aspect: float
@@ -79,7 +80,7 @@ class VideoView:
             folder=visible(folder + slash),
             code=record.code or "",
             detail=visible(record.detail or ""),
-            flags=tuple(visible(flag) for flag in record.flags),
+            flags=tuple(visible(flag) for flag in record.flags if flag != DEMO_FLAG),
             facts=tuple(_facts(record)),
             duration_s=media.duration_s if media else 0.0,
             aspect=media.width / media.height if media else 16 / 9,

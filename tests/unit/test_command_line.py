@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -225,6 +226,29 @@ def test_results_on_a_pipe_are_plain_lines():
         "clips/\ufffd[31mred\ufffd[0m.mp4: find no at 1.50 s: not there",
         "clips/a.mp4: failed: truncated: 12 of 30 frames",
     ]
+
+
+def test_rows_of_a_demo_model_are_told_once_at_the_top_of_the_table():
+    by_demo = replace(RESULTS, flags=("demo_model", "rotated"))
+    text = io.StringIO()
+    show([by_demo, by_demo, RESULTS], Console(file=text, force_terminal=True, no_color=True))
+    assert text.getvalue().count("demo_model") == 1
+    assert text.getvalue().startswith("2 rows are by a demo model (flag demo_model)")
+    text = io.StringIO()
+    show([RESULTS], Console(file=text, force_terminal=True, width=120))
+    assert "demo" not in text.getvalue()
+
+
+def test_a_batch_takes_the_demo_model_only_when_it_is_named(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = typed(monkeypatch, capsys, "batch", "run", str(tmp_path), str(out))
+    assert code == 2
+    assert "--model is missing: a Qwen2-VL folder, or vidray-demo" in err
+    assert not out.exists()
+    code, _, err = typed(
+        monkeypatch, capsys, "batch", "run", str(tmp_path), str(out), "--model", "vidray-demo"
+    )
+    assert (code, err.splitlines()[-1]) == (2, f"vidray: no videos in {tmp_path}")
 
 
 def test_results_on_a_terminal_are_a_table_that_shows_text_as_text():

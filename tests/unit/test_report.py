@@ -239,3 +239,14 @@ def test_what_holds_no_rows_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ConfigError, match="does not hold vidray's rows"):
         list(read_records(str(tmp_path / "other.parquet")))
+
+
+def test_rows_of_a_demo_model_are_told_once_at_the_top_and_are_no_oddity(tmp_path):
+    rows = [replace(good_row(index), flags=("demo_model",)) for index in range(2)]
+    tally = write_report([*rows, good_row(2)], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("demo_model") == 1
+    assert "2 rows are by a demo model" in page[: page.index('aria-label="Totals"')]
+    assert tally.num_flagged == 0
+    write_report([good_row(0)], tmp_path / "page.html")
+    assert "demo model" not in (tmp_path / "page.html").read_text()
