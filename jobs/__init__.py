@@ -1,4 +1,4 @@
-"""What people run: the command line, benchmarks, the demo model."""
+"""What people run: the command line, jobs over archives, the demo, the laboratory."""
 
 from pipeline.cores import before_torch
 

@@ -11,12 +11,11 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from jobs.batch.cli import app as batch
-from jobs.batch.cli import results, soak
-from jobs.demo_model.cli import app as demo_model
+from jobs.batch.cli import results
 from jobs.exits import Exit
 from jobs.flags import takes
+from jobs.lab.cli import app as lab
 from jobs.serving import ServingOptions
-from jobs.soak.cli import app as fleet_soak
 from pipeline.errors import ConfigError, VidrayError
 from pipeline.platforms import objection_here
 from pipeline.tasks.options import TaskOptions
@@ -49,11 +48,9 @@ def common(
 
 app.add_typer(batch, name="batch")
 app.add_typer(results)
-soak.add_typer(fleet_soak)
-app.add_typer(soak, name="soak")
 app.add_typer(model, name="model")
 app.add_typer(profile, name="profile")
-app.add_typer(demo_model, name="demo-model")
+app.add_typer(lab)
 
 
 @app.command()
@@ -88,7 +85,7 @@ def demo(
 ) -> int:
     """Make a small archive of clips, analyse it, and compare with the truth."""
     with Console(stderr=True).status("starting"):
-        from jobs.demo import run_demo  # noqa: PLC0415 - torch takes seconds to import
+        from jobs.demo.demo import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
     return run_demo(console=Console(highlight=False), folder=out, serving=serving, num_clips=clips)
 
@@ -105,27 +102,6 @@ def report(
     from jobs.report.command import run  # noqa: PLC0415 - torch takes seconds to import
 
     return run(rows, page, max_strips=frames, console=Console(highlight=False))
-
-
-@app.command()
-def bench(
-    topics: Annotated[
-        list[str],
-        typer.Argument(
-            help="frames, memory, model, generate, questions, overlap, fleet, batch, listing; "
-            "all if not given."
-        ),
-    ] = [],  # noqa: B006
-    threads: Annotated[int, typer.Option(min=1, help="Of every candidate.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="The median of so many is shown.")] = 5,
-    folder: Annotated[
-        Path | None, typer.Option(help="Keeps clips and checkpoint for the next run.")
-    ] = None,
-) -> None:
-    """Measure against what you would use instead, and against this machine's limits."""
-    from jobs.bench.run import run  # noqa: PLC0415 - torch takes seconds to import
-
-    run(topics, threads=threads, rounds=rounds, folder=folder)
 
 
 @app.command()

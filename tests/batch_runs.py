@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jobs.bench.s3_server import ACCESS_KEY, SECRET_KEY
+from jobs.lab.bench.s3_server import ACCESS_KEY, SECRET_KEY
 from pipeline.store.fsck import fsck
 from pipeline.store.objects import ObjectStore
 from pipeline.store.rows import read_rows

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from jobs.bench.s3_server import S3Server
+from jobs.lab.bench.s3_server import S3Server
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 

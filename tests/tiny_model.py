@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jobs.bench.peers import make_torchvision_importable
+from jobs.lab.bench.peers import make_torchvision_importable
 from pipeline.config import ModelConfig, VisionConfig
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.model import Qwen2VL

@@ -10,7 +10,6 @@ from jobs.batch.job import Job
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: an archive in, one row per video out.")
 results = typer.Typer()
-soak = typer.Typer(no_args_is_help=True, help="Long trials of what is promised.")
 
 Out = Annotated[str, typer.Argument(metavar="OUT", help="A job's output.")]
 Address = Annotated[
@@ -123,38 +122,3 @@ def replay(
     from jobs.batch.replay import run  # noqa: PLC0415 - torch takes seconds to import
 
     return run(out, name, model=model)
-
-
-@soak.command()
-def kills(
-    folder: Annotated[Path, typer.Argument(help="For clips and jobs.")],
-    model: Annotated[
-        Path | None, typer.Option(help="A Qwen2-VL folder; the bundled vidray-demo if not given.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Kills.")] = 50,
-    videos: Annotated[int, typer.Option(min=2, help="In each job; one of them is bad.")] = 12,
-    seed: Annotated[int, typer.Option(help="Of the moments and the clips.")] = 0,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Drivers without Ray: starts are faster.")
-    ] = False,
-    s3: Annotated[
-        bool, typer.Option("--s3", help="Write to an S3 server, started in FOLDER (dev extra).")
-    ] = False,
-) -> int:
-    """Kill jobs at random moments and run them again; every row must be there once, and right."""
-    from jobs.batch.soak import run_kills  # noqa: PLC0415 - likewise
-
-    return run_kills(
-        folder,
-        model=model,
-        num_kills=count,
-        num_videos=videos,
-        seed=seed,
-        in_process=in_process,
-        in_s3=s3,
-    )
-
-
-@soak.callback()
-def _soak() -> None:
-    """One command for now, and still a group."""

@@ -16,8 +16,8 @@ import torch
 from actors.profile import Profile
 from jobs.batch.method import source_of
 from jobs.batch.prepare import Prepared
-from jobs.bench.limits import matmul_seconds, read_bytes_per_second
 from jobs.exits import Exit
+from jobs.machine import matmul_seconds, read_bytes_per_second
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, ConfigError
 from pipeline.families.qwen2_vl.sampling import load_family

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import AwsStandardS3RetryStrategy, FileSelector, S3FileSystem
 
-from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from jobs.lab.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.store.job_plan import load_plan
 from pipeline.store.open import open_store
 from tests.batch_runs import (

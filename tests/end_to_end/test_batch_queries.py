@@ -8,7 +8,7 @@ import duckdb
 import pyarrow.dataset
 from pyarrow.fs import S3FileSystem
 
-from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from jobs.lab.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.store.open import open_store
 from tests.job_rows import commit_job, records
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.bench.s3_server import BUCKET, S3Server
+from jobs.lab.bench.s3_server import BUCKET, S3Server
 from pipeline.config import EngineLimits
 from pipeline.store.job_plan import CommitPoint
 from pipeline.store.open import open_store

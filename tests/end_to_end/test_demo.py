@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.demo_model.archive import TRUTH_FILE
-from jobs.demo_model.export import export
-from jobs.demo_model.train import untrained
-from jobs.demo_model.vocabulary import load_tokenizer
+from jobs.demo.archive import TRUTH_FILE
+from jobs.lab.train.export import export
+from jobs.lab.train.train import untrained
+from jobs.lab.train.vocabulary import load_tokenizer
 from jobs.results import printable
 
 NOTICE = "vidray-demo knows coloured shapes; pass --model for Qwen2-VL"

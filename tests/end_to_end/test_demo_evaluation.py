@@ -5,12 +5,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from jobs.demo_model.cli import app
-from jobs.demo_model.evaluate import VARIANTS, evaluate
-from jobs.demo_model.export import export
-from jobs.demo_model.questions import ASKING
-from jobs.demo_model.train import untrained
-from jobs.demo_model.vocabulary import load_tokenizer
+from jobs.demo.questions import ASKING
+from jobs.lab.train.cli import app
+from jobs.lab.train.evaluate import VARIANTS, evaluate
+from jobs.lab.train.export import export
+from jobs.lab.train.train import untrained
+from jobs.lab.train.vocabulary import load_tokenizer
 
 
 @pytest.fixture(scope="module")

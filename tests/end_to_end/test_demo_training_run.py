@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from jobs.demo_model.cli import app
+from jobs.lab.train.cli import app
 from jobs.models import DEMO_MODEL
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model

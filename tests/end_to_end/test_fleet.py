@@ -18,7 +18,7 @@ import ray
 from actors.cluster import start_local_ray
 from actors.fleet import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
-from jobs.soak.trial import decoding_children, processes_of
+from jobs.lab.soak.trial import decoding_children, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.engine.ids import StreamId

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.demo_model.archive import make_archive
-from jobs.demo_model.world import COLOURS
+from jobs.demo.archive import make_archive
+from jobs.demo.world import COLOURS
 from jobs.report.page import write_report
 from jobs.report.strips import Strips
 from jobs.report.view import Still

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from jobs.lab.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.errors import BadInput, FailureCode, StoreDenied, StoreError, Transient
 from pipeline.store.archive import Archive
 from pipeline.store.commit import PART_PREFIX, missing_parts, part_index

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from jobs.demo_model.archive import make_archive
+from jobs.demo.archive import make_archive
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from jobs.batch.soak import await_end
 from jobs.exits import Exit
+from jobs.lab.soak.kills import await_end
 from pipeline.errors import VidrayError
 
 ABORT = "import os; os.write(2, b'first\\nterminate called\\n'); os.abort()"

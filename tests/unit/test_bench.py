@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from actors.profile import Profile
-from jobs.bench.key_server import PAGE, key_of, key_server
-from jobs.bench.measure import medians
-from jobs.bench.ray_data import Decode, Encode, Read
+from jobs.lab.bench.key_server import PAGE, key_of, key_server
+from jobs.lab.bench.ray_data import Decode, Encode, Read
+from jobs.timing import medians
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.families.qwen2_vl.sampling import load_family
@@ -36,7 +36,7 @@ def test_operators_that_torchvision_has_are_not_defined_again() -> None:
 import torch
 theirs = torch.library.Library("torchvision", "DEF")
 theirs.define("nms(Tensor theirs) -> Tensor")
-from jobs.bench.peers import make_torchvision_importable
+from jobs.lab.bench.peers import make_torchvision_importable
 make_torchvision_importable()
 print(torch.ops.torchvision.nms.default._schema)
 """

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.lab.soak.chaos import _fewest_ranks
 from jobs.models import DEMO_MODEL
-from jobs.soak.chaos import _fewest_ranks
 from pipeline.families.qwen2_vl.config import load_config
 
 

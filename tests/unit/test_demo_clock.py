@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.demo_model.clock import changes, first_x
-from jobs.demo_model.gaze import Gazes
-from jobs.demo_model.lessons import make_clips
-from jobs.demo_model.targets import COLOUR_INDEX, KIND_INDEX, TokenTargets, token_targets
-from jobs.demo_model.teacher import Teacher
-from jobs.demo_model.train import untrained
-from jobs.demo_model.vocabulary import load_tokenizer
-from jobs.demo_model.world import COLOURS, KINDS, Background, Scene, Shape
+from jobs.demo.world import COLOURS, KINDS, Background, Scene, Shape
+from jobs.lab.train.clock import changes, first_x
+from jobs.lab.train.gaze import Gazes
+from jobs.lab.train.lessons import make_clips
+from jobs.lab.train.targets import COLOUR_INDEX, KIND_INDEX, TokenTargets, token_targets
+from jobs.lab.train.teacher import Teacher
+from jobs.lab.train.train import untrained
+from jobs.lab.train.vocabulary import load_tokenizer
 from pipeline.types import Grid
 
 RED, STAR = COLOUR_INDEX["red"], len(COLOURS) + KIND_INDEX["star"]

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from jobs.demo_model.gaze import ANY, Look, meant
-from jobs.demo_model.lessons import SegmentEncoder, make_clips
-from jobs.demo_model.packed import pack, packed_hidden
-from jobs.demo_model.questions import Question
-from jobs.demo_model.targets import COLOUR_INDEX, KIND_INDEX
-from jobs.demo_model.train import untrained
-from jobs.demo_model.vocabulary import load_tokenizer
+from jobs.demo.questions import Question
+from jobs.lab.train.gaze import ANY, Look, meant
+from jobs.lab.train.lessons import SegmentEncoder, make_clips
+from jobs.lab.train.packed import pack, packed_hidden
+from jobs.lab.train.targets import COLOUR_INDEX, KIND_INDEX
+from jobs.lab.train.train import untrained
+from jobs.lab.train.vocabulary import load_tokenizer
 
 RED, BLUE = COLOUR_INDEX["red"], COLOUR_INDEX["blue"]
 STAR, SQUARE = KIND_INDEX["star"], KIND_INDEX["square"]

@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.demo_model.archive import box_truths, make_archive
-from jobs.demo_model.clips import Encoding
-from jobs.demo_model.dataset import make_pairs
-from jobs.demo_model.export import export
-from jobs.demo_model.heads import SIZES, FactEmbedding, VisionHeads, facts_of
-from jobs.demo_model.language_stage import DecoderLearner, Learner
-from jobs.demo_model.lessons import make_clips
-from jobs.demo_model.muon import Muon, orthogonal
-from jobs.demo_model.packed import pack, packed_hidden
-from jobs.demo_model.scores import Scores, overlap_of
-from jobs.demo_model.teacher import Teacher
-from jobs.demo_model.train import untrained
-from jobs.demo_model.trainer import Averaged, Optimiser, Run, Schedule
-from jobs.demo_model.vision_stage import VisionLearner
-from jobs.demo_model.vocabulary import load_tokenizer
-from jobs.demo_model.world import random_scene
+from jobs.demo.archive import box_truths, make_archive
+from jobs.demo.clips import Encoding
+from jobs.demo.scores import Scores, overlap_of
+from jobs.demo.world import random_scene
+from jobs.lab.train.dataset import make_pairs
+from jobs.lab.train.export import export
+from jobs.lab.train.heads import SIZES, FactEmbedding, VisionHeads, facts_of
+from jobs.lab.train.language_stage import DecoderLearner, Learner
+from jobs.lab.train.lessons import make_clips
+from jobs.lab.train.muon import Muon, orthogonal
+from jobs.lab.train.packed import pack, packed_hidden
+from jobs.lab.train.teacher import Teacher
+from jobs.lab.train.train import untrained
+from jobs.lab.train.trainer import Averaged, Optimiser, Run, Schedule
+from jobs.lab.train.vision_stage import VisionLearner
+from jobs.lab.train.vocabulary import load_tokenizer
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.positions import (
     position_after_video,

@@ -6,11 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from jobs.demo_model.dataset import make_pairs
-from jobs.demo_model.degrade import degrade
-from jobs.demo_model.lessons import sample_times
-from jobs.demo_model.paint import paint
-from jobs.demo_model.questions import (
+from jobs.demo.questions import (
     ASKING,
     NOT_THERE,
     NOTHING,
@@ -20,10 +16,8 @@ from jobs.demo_model.questions import (
     find_question,
     random_question,
 )
-from jobs.demo_model.render import render
-from jobs.demo_model.targets import CELL, token_targets
-from jobs.demo_model.vocabulary import CONTROL, encode_marked, load_tokenizer
-from jobs.demo_model.world import (
+from jobs.demo.render import render
+from jobs.demo.world import (
     COLOURS,
     DIRECTIONS,
     KINDS,
@@ -34,6 +28,12 @@ from jobs.demo_model.world import (
     Shape,
     random_scene,
 )
+from jobs.lab.train.dataset import make_pairs
+from jobs.lab.train.degrade import degrade
+from jobs.lab.train.lessons import sample_times
+from jobs.lab.train.paint import paint
+from jobs.lab.train.targets import CELL, token_targets
+from jobs.lab.train.vocabulary import CONTROL, encode_marked, load_tokenizer
 from pipeline.families.qwen2_vl.boxes import Found, parse_boxes
 from pipeline.types import Size
 

@@ -1,1 +1,0 @@
-"""vidray-demo: a small Qwen2-VL that knows moving coloured shapes."""

@@ -1,0 +1,104 @@
+"""Generation against transformers' `generate`, exact and in the opt-in int8 mode, greedy."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from jobs.lab.bench.measure import Row
+from jobs.lab.bench.peers import transformers_model
+from jobs.machine import read_bytes_per_second
+from jobs.timing import interleaved
+from pipeline.config import Sampling
+from pipeline.engine.engine import Engine
+from pipeline.engine.ids import StreamId
+from pipeline.engine.question import Completion, Question
+from pipeline.engine.rank import Rank
+from pipeline.families.qwen2_vl.generation_config import load_generation
+from pipeline.model.language import LanguageModel
+from pipeline.model.packed_weights import pack
+from pipeline.model.quantize import measure, quantize
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.weights import load_model
+
+PROMPT_TOKENS, NEW_TOKENS = 64, 64
+STREAM = StreamId("bench", "", 0)
+EXACT_TARGET, INT8_TARGET = 1.3, 3.0
+
+
+def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
+    """Yield the table's rows; tokens per second include the short prompt on both sides."""
+    ids = tuple(torch.randint(0, 256, (PROMPT_TOKENS,)).tolist())
+    exact, rounded = (load_model(checkpoint, halves=("language",)).language for _ in range(2))
+    weight_bytes = sum(parameter.nbytes for parameter in exact.parameters())
+    pack(exact)
+    quantize(rounded)
+    engines = {"exact": _engine(exact, checkpoint), "int8": _engine(rounded, checkpoint)}
+    theirs = transformers_model(checkpoint)
+    seconds = interleaved(
+        {
+            "exact": lambda: asyncio.run(_write(engines["exact"], ids)),
+            "int8": lambda: asyncio.run(_write(engines["int8"], ids)),
+            "transformers": lambda: _write_transformers(theirs, ids),
+        },
+        rounds=rounds,
+    )
+    peer = f"transformers {_rate(seconds['transformers'])}"
+    error = measure(exact, rounded, ids)
+    for name, what, target in (
+        ("exact", "generation, fp32", EXACT_TARGET),
+        ("int8", f"generation, int8: {error}", INT8_TARGET),
+    ):
+        ratio = seconds["transformers"] / seconds[name]
+        yield Row(what=what, vidray=_rate(seconds[name]), peer=peer, ratio=ratio, target=target)
+    yield _share_of_memory_limit(weight_bytes, seconds["exact"])
+
+
+def _engine(language: LanguageModel, checkpoint: Path) -> Engine:
+    ends = load_generation(checkpoint).eos_ids
+    return Engine(Rank(language, Tokenizer.load(checkpoint), eos_ids=ends))
+
+
+def _share_of_memory_limit(weight_bytes: int, seconds: float) -> Row:
+    """Every fp32 weight is read once a token: how near that is to the memory's rate."""
+    limit = read_bytes_per_second()
+    reached = NEW_TOKENS * weight_bytes / seconds
+    return Row(
+        what="generation, fp32: share of the memory's rate",
+        vidray=f"{reached / 1e9:.1f} GB/s",
+        peer=f"streaming read {limit / 1e9:.1f} GB/s",
+        ratio=reached / limit,
+        target=0.5,
+    )
+
+
+async def _write(engine: Engine, ids: tuple[int, ...]) -> None:
+    await engine.open(STREAM, [])
+    said = Completion(finish_reason="stop")
+    question = Question(ids=ids, sampling=Sampling(max_new_tokens=NEW_TOKENS))
+    async for delta in engine.ask(STREAM, [question], closes=True):
+        said = delta.completion or said
+    _require_length(len(said.token_ids))
+
+
+def _write_transformers(model: torch.nn.Module, ids: tuple[int, ...]) -> None:
+    prompt = torch.tensor([ids])
+    with torch.inference_mode():
+        output = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
+        )
+    _require_length(output.shape[1] - len(ids))
+
+
+def _require_length(num_tokens: int) -> None:
+    if num_tokens != NEW_TOKENS:
+        raise RuntimeError(f"wrote {num_tokens} tokens instead of {NEW_TOKENS}: not comparable")
+
+
+def _rate(seconds: float) -> str:
+    return f"{NEW_TOKENS / seconds:,.1f} tokens/s"

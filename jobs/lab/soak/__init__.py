@@ -1,0 +1,1 @@
+"""Long trials of what is promised: `vidray soak kills`, `chaos` and `memory`."""
