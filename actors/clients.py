@@ -12,7 +12,7 @@ from pipeline.engine.layout import PromptWindow
 from pipeline.engine.question import Question, TextDelta
 from pipeline.errors import Transient
 from pipeline.ports import Encoded, Opened, Read
-from pipeline.stint import Stint
+from pipeline.span import Span
 from pipeline.tasks.requests import View
 from pipeline.video.source import Source
 
@@ -70,8 +70,8 @@ class FrameReaderClient(_Holder):
 
     async def read(self, video: StreamId, begins: View | None) -> Read[FramesRef]:
         frames, noted = self.handle.read.remote(video, begins)
-        is_damaged, stint = await self._answer_of(noted)
-        return Read(frames, is_damaged, stint)
+        is_damaged, span = await self._answer_of(noted)
+        return Read(frames, is_damaged, span)
 
 
 class VisionEncoderClient(Client):
@@ -88,11 +88,9 @@ class LanguageDecoderClient(_Holder):
     async def open(self, stream: StreamId, media: Sequence[PromptWindow]) -> None:
         await self._answer_of(self.handle.open.remote(stream, media))
 
-    async def prefill(
-        self, stream: StreamId, tokens: TokensRef, *, number: int, left: int
-    ) -> Stint:
+    async def prefill(self, stream: StreamId, tokens: TokensRef, *, number: int, left: int) -> Span:
         call = self.handle.prefill.remote(stream, tokens, number, left)
-        return cast(Stint, await self._answer_of(call))
+        return cast(Span, await self._answer_of(call))
 
     async def ask(
         self, stream: StreamId, questions: Sequence[Question], *, closes: bool

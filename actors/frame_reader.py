@@ -4,18 +4,18 @@ import os
 
 import ray
 
-from actors.metrics import Metrics, place_of_actor
+from actors.metrics import Metrics, process_of_actor
 from actors.parcel import FrameParcel
 from pipeline.config import DecodeLimits
 from pipeline.engine.ids import StreamId
 from pipeline.ports import Opened
+from pipeline.span import Span
 from pipeline.stages.reading import ReadingStage
-from pipeline.stint import Stint
 from pipeline.tasks.requests import View
 from pipeline.video.reader import Reader
 from pipeline.video.source import Source
 
-ReadNote = tuple[tuple[bool, ...], Stint]  # which frames are placeholders, and what reading took
+ReadNote = tuple[tuple[bool, ...], Span]  # which frames are placeholders, and what reading took
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -28,8 +28,8 @@ class FrameReaderActor:
             limits,
             reader=reader,
             num_threads=num_threads,
-            place=place_of_actor(),
-            observe=lambda stint, num_waiting: metrics.count(stint, num_waiting=num_waiting),
+            process=process_of_actor(),
+            observe=lambda span, num_waiting: metrics.count(span, num_waiting=num_waiting),
         )
 
     async def open(self, video: StreamId, source: Source) -> Opened:
@@ -41,7 +41,7 @@ class FrameReaderActor:
     ) -> tuple[FrameParcel, ReadNote]:
         """The next chunk, or a new view's first one, and a note on it, which travels by value."""
         read = await self._stage.read(video, begins)
-        return FrameParcel.pack(read.frames), (read.is_damaged, read.stint)
+        return FrameParcel.pack(read.frames), (read.is_damaged, read.span)
 
     async def close(self, video: StreamId) -> None:
         await self._stage.close(video)

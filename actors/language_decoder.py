@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from actors.calls import Handle, end_process
-from actors.metrics import Metrics, place_of_actor
+from actors.metrics import Metrics, process_of_actor
 from actors.parcel import TokenParcel
 from actors.profile import Profile
 from pipeline.engine.commands import Commands, Step
@@ -35,7 +35,7 @@ from pipeline.model.parallel import TensorParallel
 from pipeline.model.quantize import quantize
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
-from pipeline.stint import Stint
+from pipeline.span import Span
 
 COLLECTIVE_TIMEOUT_S = 60.0
 
@@ -61,7 +61,7 @@ class LanguageDecoderActor:
         self._engine = Engine(
             _load_rank(checkpoint, profile, 0, address),
             broadcast=self._broadcast if self._followers else nobody_else,
-            place=place_of_actor(),
+            process=process_of_actor(),
             observe=self._count,
             gap_s=profile.decoders.gap_s,
             step_s=profile.stall_s,
@@ -72,7 +72,7 @@ class LanguageDecoderActor:
         await self._engine.open(stream, media)
         self._measure_cache()
 
-    async def prefill(self, stream: StreamId, parcel: TokenParcel, number: int, left: int) -> Stint:
+    async def prefill(self, stream: StreamId, parcel: TokenParcel, number: int, left: int) -> Span:
         return await self._engine.prefill(stream, parcel.unpack(), number=number, left=left)
 
     async def ask(
@@ -104,16 +104,16 @@ class LanguageDecoderActor:
         others = (each.process_id.remote() for each in self._followers)
         return [os.getpid(), *await asyncio.gather(*others)]
 
-    def _count(self, step: Step, stint: Stint) -> None:
+    def _count(self, step: Step, span: Span) -> None:
         """A step's time counts for its chunks and for its words."""
         num_waiting = self._engine.num_waiting
         if step.prefills:
             num_tokens = sum(chunk.tokens.shape[0] for _, chunk in step.prefills)
-            prefill = replace(stint, num_tokens=num_tokens)
+            prefill = replace(span, num_tokens=num_tokens)
             num_chunks = len(step.prefills)
             self._metrics.count(prefill, num_chunks=num_chunks, num_waiting=num_waiting)
         if step.generations:
-            words = replace(stint, stage="generate", num_tokens=len(step.generations))
+            words = replace(span, stage="generate", num_tokens=len(step.generations))
             self._metrics.count(words, num_chunks=0)
 
     def _measure_cache(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from pipeline.stint import Place, Stint
+from pipeline.span import Process, Span
 
 TAGS = ("stage",)
 COUNTED = {
@@ -28,15 +28,15 @@ class Metrics:
         self._kv_share = Gauge("vidray_kv_share", "Of a decoder's token budget, what is held.")
         self._kv_tokens = Gauge("vidray_kv_tokens", "Tokens that open streams hold in a decoder.")
 
-    def count(self, stint: Stint, *, num_chunks: int = 1, num_waiting: int = 0) -> None:
-        """Add a stint's work to the sums; num_waiting: what is in the stage's queue after it."""
-        tags: dict[str, str] = {"stage": stint.stage}
+    def count(self, span: Span, *, num_chunks: int = 1, num_waiting: int = 0) -> None:
+        """Add a span's work to the sums; num_waiting: what is in the stage's queue after it."""
+        tags: dict[str, str] = {"stage": span.stage}
         amounts: Mapping[str, float] = {
             "vidray_chunks": num_chunks,
-            "vidray_frames": stint.num_frames,
-            "vidray_tokens": stint.num_tokens,
-            "vidray_bytes": stint.num_bytes,
-            "vidray_busy_seconds": stint.duration_s,
+            "vidray_frames": span.num_frames,
+            "vidray_tokens": span.num_tokens,
+            "vidray_bytes": span.num_bytes,
+            "vidray_busy_seconds": span.duration_s,
         }
         for name, amount in amounts.items():
             if amount > 0:  # Ray refuses to add nothing
@@ -49,7 +49,7 @@ class Metrics:
         self._kv_share.set(num_tokens / max_tokens)
 
 
-def place_of_actor() -> Place:
-    """This actor's place, named as the fleet calls it: vidray-1f2e3d4c/encoder-0 is encoder-0."""
+def process_of_actor() -> Process:
+    """This actor's process, named as the fleet calls it: vidray-1f2e3d4c/encoder-0 is encoder-0."""
     name = ray.get_runtime_context().get_actor_name() or "actor"
-    return Place.here(name.rpartition("/")[2])
+    return Process.here(name.rpartition("/")[2])

@@ -8,15 +8,15 @@ import ray
 import torch
 
 from actors.calls import end_process
-from actors.metrics import Metrics, place_of_actor
+from actors.metrics import Metrics, process_of_actor
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed_weights import pack
 from pipeline.model.weights import load_model
+from pipeline.span import Span
 from pipeline.stages import precedence
 from pipeline.stages.encoding import EncodingStage
-from pipeline.stint import Stint
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -39,19 +39,19 @@ class VisionEncoderActor:
             ),
             num_threads=profile.encoders.num_threads if profile.device == "cpu" else None,
             to_host=True,
-            place=place_of_actor(),
+            process=process_of_actor(),
             observe=self._count,
             batch_s=profile.stall_s,
             on_failure=end_process,
         )
 
     @ray.method(num_returns=2)
-    async def encode(self, parcel: FrameParcel, left: int) -> tuple[TokenParcel, Stint]:
+    async def encode(self, parcel: FrameParcel, left: int) -> tuple[TokenParcel, Span]:
         encoded = await self._stage.encode(parcel.unpack(), left=left)
-        return TokenParcel.pack(encoded.tokens), encoded.stint
+        return TokenParcel.pack(encoded.tokens), encoded.span
 
     async def process_id(self) -> int:
         return os.getpid()
 
-    def _count(self, stint: Stint, num_chunks: int, num_waiting: int) -> None:
-        self._metrics.count(stint, num_chunks=num_chunks, num_waiting=num_waiting)
+    def _count(self, span: Span, num_chunks: int, num_waiting: int) -> None:
+        self._metrics.count(span, num_chunks=num_chunks, num_waiting=num_waiting)

@@ -12,7 +12,7 @@ from rich.text import Text
 from jobs.gauges import Gauges
 from jobs.results import printable
 from pipeline.events import Event, Moved, Planned, Words
-from pipeline.stint import Stage
+from pipeline.span import Stage
 from pipeline.tasks.records import Record
 from pipeline.tasks.requests import Request
 

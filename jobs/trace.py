@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.events import Event, Listener, Moved, Planned, Words
-from pipeline.stint import Place, Stint
+from pipeline.span import Process, Span
 from pipeline.tasks.requests import Request
 
 
@@ -19,23 +19,23 @@ class Trace:
     """Hears of videos and becomes a file."""
 
     def __init__(self) -> None:
-        # Stint, (title, key) of the track, name, args.
-        self._slices: list[tuple[Stint, tuple[str, str], str, dict[str, Any]]] = []
+        # Span, (title, key) of the track, name, args.
+        self._slices: list[tuple[Span, tuple[str, str], str, dict[str, Any]]] = []
 
     def listener(self, video: str) -> Listener:
         """Notes the events of one video."""
 
         def hear(event: Event) -> None:
             if isinstance(event, Planned):
-                self._note(event.stint, video, "plan", tokens=event.plan.num_tokens)
+                self._note(event.span, video, "plan", tokens=event.plan.num_tokens)
             elif isinstance(event, Moved):
                 where = {"window": event.window_index, "chunk": event.chunk_index}
                 name = f"{event.stage} {event.chunk_index}"
-                self._note(event.stint, video, name, video=video, **where)
+                self._note(event.span, video, name, video=video, **where)
             elif isinstance(event, Words):
                 track = f"{video}: {_title(event.request)}"
                 key = f"{event.request.task_index} {event.request.start_s!r}"
-                self._note(event.stint, track, event.text, key=key, video=video)
+                self._note(event.span, track, event.text, key=key, video=video)
 
         return hear
 
@@ -45,54 +45,54 @@ class Trace:
         text = json.dumps(content, ensure_ascii=False)
         path.write_text(text, encoding="utf-8", errors="replace")
 
-    def _note(self, stint: Stint, track: str, name: str, *, key: str = "", **facts: Any) -> None:
-        self._slices.append((stint, (track, key), name, facts))
+    def _note(self, span: Span, track: str, name: str, *, key: str = "", **facts: Any) -> None:
+        self._slices.append((span, (track, key), name, facts))
 
     def _events(self) -> Iterator[dict[str, Any]]:
         """Slices in the order of their starts, each process and track named before its first."""
         if not self._slices:
             return
-        origin = self._slices[0][0].place
+        origin = self._slices[0][0].process
         slices = sorted(self._slices, key=lambda entry: _edges_ns(entry[0], origin))
         first_ns = _edges_ns(slices[0][0], origin)[0]
         processes: dict[str, int] = {}
         tracks: dict[tuple[str, tuple[str, str]], int] = {}
-        for stint, track, name, facts in slices:
-            place = stint.place.name
-            if place not in processes:
-                processes[place] = len(processes) + 1
-                yield _named("process_name", place, pid=processes[place], tid=0)
-            key = (place, track)
+        for span, track, name, facts in slices:
+            process = span.process.name
+            if process not in processes:
+                processes[process] = len(processes) + 1
+                yield _named("process_name", process, pid=processes[process], tid=0)
+            key = (process, track)
             if key not in tracks:
                 tracks[key] = len(tracks) + 1
-                yield _named("thread_name", track[0], pid=processes[place], tid=tracks[key])
-            started_ns, ended_ns = _edges_ns(stint, origin)
+                yield _named("thread_name", track[0], pid=processes[process], tid=tracks[key])
+            started_ns, ended_ns = _edges_ns(span, origin)
             yield {
                 "ph": "X",
                 "name": name,
-                "cat": stint.stage,
-                "pid": processes[place],
+                "cat": span.stage,
+                "pid": processes[process],
                 "tid": tracks[key],
                 "ts": (started_ns - first_ns) / 1e3,
                 "dur": (ended_ns - started_ns) / 1e3,
-                "args": {**facts, **_amounts(stint), "process": stint.place.process_id},
+                "args": {**facts, **_amounts(span), "process": span.process.process_id},
             }
 
 
-def _edges_ns(stint: Stint, origin: Place) -> tuple[int, int]:
+def _edges_ns(span: Span, origin: Process) -> tuple[int, int]:
     """Whole: viewers round ts and dur to them one by one, and drop what then overlaps."""
-    offset_s = _offset_s(stint.place, origin)
-    return round((stint.started_s + offset_s) * 1e9), round((stint.ended_s + offset_s) * 1e9)
+    offset_s = _offset_s(span.process, origin)
+    return round((span.started_s + offset_s) * 1e9), round((span.ended_s + offset_s) * 1e9)
 
 
-def _offset_s(place: Place, origin: Place) -> float:
-    """What turns the place's clock into the origin's; exactly 0 on the same machine."""
-    return 0.0 if place.machine == origin.machine else place.epoch_s - origin.epoch_s
+def _offset_s(process: Process, origin: Process) -> float:
+    """What turns the process's clock into the origin's; exactly 0 on the same machine."""
+    return 0.0 if process.machine == origin.machine else process.epoch_s - origin.epoch_s
 
 
-def _amounts(stint: Stint) -> dict[str, float]:
-    amounts = {"frames": stint.num_frames, "tokens": stint.num_tokens, "bytes": stint.num_bytes}
-    share = {} if stint.kv_share is None else {"kv_share": round(stint.kv_share, 4)}
+def _amounts(span: Span) -> dict[str, float]:
+    amounts = {"frames": span.num_frames, "tokens": span.num_tokens, "bytes": span.num_bytes}
+    share = {} if span.kv_share is None else {"kv_share": round(span.kv_share, 4)}
     return {name: amount for name, amount in amounts.items() if amount} | share
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.stint import Stage, Stint
+from pipeline.span import Span, Stage
 from pipeline.tasks.requests import Request
 from pipeline.types import MediaInfo, SamplingPlan
 
@@ -15,7 +15,7 @@ class Planned:
     media: MediaInfo
     plan: SamplingPlan
     num_steps: int
-    stint: Stint
+    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +23,25 @@ class Moved:
     """A stage is through with a chunk of this many temporal patches."""
 
     num_steps: int
-    stint: Stint
+    span: Span
     window_index: int
     chunk_index: int
 
     @property
     def stage(self) -> Stage:
-        return self.stint.stage
+        return self.span.stage
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
     """Some more text of the answer to a request; all of it, in pieces, in order.
 
-    stint: since the piece before, or since the request was put.
+    span: since the piece before, or since the request was put.
     """
 
     request: Request
     text: str
-    stint: Stint
+    span: Span
 
 
 Event = Planned | Moved | Words

@@ -17,7 +17,7 @@ from pipeline.events import Listener, Moved
 from pipeline.pool import Berth, Pool
 from pipeline.ports import Decoder, Encoded, Encoder, FrameReader, Frames, Opened, Read, Tokens
 from pipeline.served_model import ServedModel
-from pipeline.stint import Stint
+from pipeline.span import Span
 from pipeline.tasks.requests import View
 from pipeline.types import ChunkSpan, SamplingPlan, Window
 from pipeline.video.plan import Planner
@@ -31,7 +31,7 @@ class EncodedChunk(Generic[Tokens]):
     taken: to be called when the decoder has it, so that others may have the room it took.
     """
 
-    span: ChunkSpan
+    place: ChunkSpan
     tokens: Tokens
     num_frames: int
     num_damaged: int
@@ -90,11 +90,11 @@ class Flow(Generic[Frames, Tokens]):
             raise
         return stream
 
-    def num_bytes(self, window: Window, span: ChunkSpan) -> int:
+    def num_bytes(self, window: Window, place: ChunkSpan) -> int:
         """What a chunk of this window holds on its way: its frames, then also its tokens."""
-        num_frames = span.num_steps * window.grid.geometry.temporal
+        num_frames = place.num_steps * window.grid.geometry.temporal
         frames = num_frames * window.grid.size.num_pixels * 3
-        return frames + span.num_steps * window.grid.tokens_per_step * self.model.token_bytes
+        return frames + place.num_steps * window.grid.tokens_per_step * self.model.token_bytes
 
     async def release(self) -> None:
         """Free what an earlier life of this owner left open; who was restarted holds nothing."""
@@ -186,21 +186,21 @@ class _Ahead(Generic[Frames, Tokens]):
         window = self._view.window
         reading = asyncio.create_task(self._read_all())
         try:
-            for span in window.chunks:
+            for place in window.chunks:
                 item = await self._encoding.get()
                 if isinstance(item, Exception):
                     raise item
                 read, encoding = item
                 encoded = await encoding
-                self._tell(Moved(span.num_steps, encoded.stint, window.index, span.index))
+                self._tell(Moved(place.num_steps, encoded.span, window.index, place.index))
                 yield EncodedChunk(
-                    span=span,
+                    place=place,
                     tokens=encoded.tokens,
                     num_frames=len(read.is_damaged),
                     num_damaged=sum(read.is_damaged),
-                    read_s=read.stint.duration_s,
-                    encode_s=encoded.stint.duration_s,
-                    taken=partial(self._credit.give_back, self._flow.num_bytes(window, span)),
+                    read_s=read.span.duration_s,
+                    encode_s=encoded.span.duration_s,
+                    taken=partial(self._credit.give_back, self._flow.num_bytes(window, place)),
                 )
         finally:
             reading.cancel()
@@ -211,12 +211,12 @@ class _Ahead(Generic[Frames, Tokens]):
         window = self._view.window
         begins: View | None = replace(self._view, requests=())  # of no interest to a reader
         try:
-            for span in window.chunks:
-                await self._credit.take(self._flow.num_bytes(window, span))
+            for place in window.chunks:
+                await self._credit.take(self._flow.num_bytes(window, place))
                 read = await self._reader.read(self._name, begins)
                 begins = None
-                self._tell(Moved(span.num_steps, read.stint, window.index, span.index))
-                left = len(window.chunks) - 1 - span.index
+                self._tell(Moved(place.num_steps, read.span, window.index, place.index))
+                left = len(window.chunks) - 1 - place.index
                 encoding = asyncio.create_task(self._encoder.encode(read.frames, left=left))
                 self._encoding.put_nowait((read, encoding))
         except Exception as error:  # noqa: BLE001 - raised again by whoever takes the chunks
@@ -245,9 +245,9 @@ class OpenStream(Generic[Tokens]):
         self._berth = berth
         self._chunks = view.window.chunks if view else ()
 
-    async def prefill(self, chunk: EncodedChunk[Tokens]) -> Stint:
+    async def prefill(self, chunk: EncodedChunk[Tokens]) -> Span:
         """Take the next chunk; returns what that took."""
-        number = chunk.span.index
+        number = chunk.place.index
         left = len(self._chunks) - 1 - number
         return await self._berth.member.prefill(self.name, chunk.tokens, number=number, left=left)
 

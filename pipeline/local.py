@@ -19,9 +19,9 @@ from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.weights import load_model
 from pipeline.pool import Pool
 from pipeline.served_model import ServedModel
+from pipeline.span import Process
 from pipeline.stages.encoding import EncodingStage
 from pipeline.stages.reading import ReadingStage
-from pipeline.stint import Place
 from pipeline.types import FrameChunk, TokenChunk
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
@@ -74,10 +74,10 @@ class LocalFlow(Flow[FrameChunk, TokenChunk]):
         video_bytes: int = VIDEO_BYTES,
     ) -> None:
         self.computing = ThreadPoolExecutor(1, "compute")
-        place = Place.here("model")
+        process = Process.here("model")
         self._reading = ReadingStage(limits or DecodeLimits(), reader=reader)
-        encoding = EncodingStage(model.encoder, thread=self.computing, place=place)
-        engine = Engine(model.rank, thread=self.computing, place=place)
+        encoding = EncodingStage(model.encoder, thread=self.computing, process=process)
+        engine = Engine(model.rank, thread=self.computing, process=process)
         super().__init__(
             model.served,
             readers=Pool([self._reading]),

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from pipeline.engine.ids import StreamId
 from pipeline.engine.layout import PromptWindow
 from pipeline.engine.question import Question, TextDelta
-from pipeline.stint import Stint
+from pipeline.span import Span
 from pipeline.tasks.requests import View
 from pipeline.types import MediaInfo
 from pipeline.video.source import Source
@@ -42,7 +42,7 @@ class Read(Generic[Frames_co]):
 
     frames: Frames_co
     is_damaged: tuple[bool, ...]
-    stint: Stint
+    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Encoded(Generic[Tokens_co]):
     """A chunk of tokens, and what it took to make them."""
 
     tokens: Tokens_co
-    stint: Stint
+    span: Span
 
 
 class FrameReader(Protocol[Frames_co]):
@@ -90,7 +90,7 @@ class Decoder(Protocol[Tokens_contra]):
 
     async def prefill(
         self, stream: StreamId, tokens: Tokens_contra, *, number: int, left: int
-    ) -> Stint:
+    ) -> Span:
         """Take the stream's chunk of this number, from 0, once those before it are taken."""
 
     def ask(

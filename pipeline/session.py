@@ -19,7 +19,7 @@ from pipeline.engine.question import Completion, Question
 from pipeline.errors import BadInput, FailureCode, Transient
 from pipeline.events import Listener, Moved, Planned, Words, ignore
 from pipeline.flow import AnyFlow, EncodedChunk, OpenStream, Video
-from pipeline.stint import Place
+from pipeline.span import Process
 from pipeline.tasks.records import Answer, Box
 from pipeline.tasks.requests import (
     Asked,
@@ -87,7 +87,7 @@ class Session:
         self._flow = flow
         self._max_streams = max_streams
         self._on_idle = on_idle
-        self._place = Place.here("stream host")
+        self._process = Process.here("stream host")
         self._started_s = time.monotonic()
         self._facts: Video[object, object] | None = None  # of the first opening
         self._video: Video[object, object] | None = None  # while frames may be wanted
@@ -344,10 +344,10 @@ class Session:
         view: View,
         listener: Listener,
     ) -> None:
-        stint = await stream.prefill(chunk)
+        span = await stream.prefill(chunk)
         chunk.taken()
-        self.clock.add("prefill", stint.duration_s)
-        listener(Moved(chunk.span.num_steps, stint, view.window.index, chunk.span.index))
+        self.clock.add("prefill", span.duration_s)
+        listener(Moved(chunk.place.num_steps, span, view.window.index, chunk.place.index))
 
     def _count(self, chunk: EncodedChunk[object], sight: Sight) -> None:
         self.clock.add("read", chunk.read_s)
@@ -373,18 +373,18 @@ class Session:
                     index = delta.question_index
                     if delta.text:
                         self.clock.mark_first_word()
-                        stint = self._place.stint("generate", since_s[index])
-                        since_s[index] = stint.ended_s
-                        listener(Words(requests[index], delta.text, stint))
+                        span = self._process.span("generate", since_s[index])
+                        since_s[index] = span.ended_s
+                        listener(Words(requests[index], delta.text, span))
                     if delta.completion is not None:
                         said[index] = delta.completion
         return [said[index] for index in range(len(requests))]
 
     def _planned(self, views: Sequence[View]) -> Planned:
         new = [view for view in views if _key(view) not in self._streams]
-        stint = self._place.stint("plan", self._started_s)
+        span = self._process.span("plan", self._started_s)
         num_steps = sum(view.window.grid.t for view in new)
-        return Planned(media=self.media, plan=self.plan, num_steps=num_steps, stint=stint)
+        return Planned(media=self.media, plan=self.plan, num_steps=num_steps, span=span)
 
     @property
     def _opened(self) -> Video[object, object]:

@@ -117,8 +117,8 @@ async def fill(
     await ports.decoder.open(stream, scene.model.prompts.media(view))
     for number, chunk in enumerate(tokens):
         left = len(tokens) - 1 - number
-        stint = await ports.decoder.prefill(stream, chunk, number=number, left=left)
-        assert stint.num_tokens == view.window.grid.tokens_per_step * (
+        span = await ports.decoder.prefill(stream, chunk, number=number, left=left)
+        assert span.num_tokens == view.window.grid.tokens_per_step * (
             view.window.chunks[number].num_steps
         )
 

@@ -32,7 +32,7 @@ from pipeline.engine.question import Completion, Question, TextDelta
 from pipeline.engine.rank import Rank
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import BadInput, StreamError, Transient
-from pipeline.stint import Place, Stint
+from pipeline.span import Process, Span
 from pipeline.types import TokenChunk
 
 
@@ -51,9 +51,10 @@ class Wanted:
 class Engine:
     """Serves streams on one rank (and, through `broadcast`, on its peers).
 
-    observe: is told of every step and how long it took, as a stint of `place`. gap_s: of Scheduler.
-    step_s: a step that takes longer has failed. on_failure: is told when a step failed, after which
-    nothing is served. thread: one worker, where steps run; its own if not given.
+    observe: is told of every step and how long it took, as a span of `process`.
+    gap_s: of Scheduler. step_s: a step that takes longer has failed. on_failure: is told when a
+    step failed, after which nothing is served. thread: one worker, where steps run; its own if not
+    given.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class Engine:
         rank: Rank,
         *,
         broadcast: Callable[[Commands], Awaitable[None]] = nobody_else,
-        place: Place | None = None,
-        observe: Callable[[Step, Stint], None] = lambda step, stint: None,
+        process: Process | None = None,
+        observe: Callable[[Step, Span], None] = lambda step, span: None,
         gap_s: float = 0.0,
         step_s: float | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
@@ -70,7 +71,7 @@ class Engine:
     ) -> None:
         self.rank = rank
         self._broadcast = broadcast
-        self._place = place or Place.here("decoder")
+        self._process = process or Process.here("decoder")
         self._observe = observe
         self._step_s = step_s
         self._on_failure = on_failure
@@ -98,7 +99,7 @@ class Engine:
 
     async def prefill(
         self, stream: StreamId, tokens: TokenChunk, *, number: int, left: int = 0
-    ) -> Stint:
+    ) -> Span:
         """Return once the chunk is in the cache: the time of the step that took it.
 
         number: counts the stream's chunks from 0; one that arrives early waits for those before.
@@ -107,7 +108,7 @@ class Engine:
         lane = self._lane(stream)
         if number < lane.num_taken or number in lane.chunks:
             raise StreamError(f"chunk {number} came twice")
-        done: asyncio.Future[Stint] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Span] = asyncio.get_running_loop().create_future()
         lane.chunks[number] = WaitingChunk(tokens, left, done)
         self._serve_on()
         return await done
@@ -251,16 +252,16 @@ class Engine:
         if not work:
             return
         loop = asyncio.get_running_loop()
-        report, stint = await loop.run_in_executor(self._thread, self._step, work)
-        self._deliver(work, report, stint)
-        self._observe(work, stint)
+        report, span = await loop.run_in_executor(self._thread, self._step, work)
+        self._deliver(work, report, span)
+        self._observe(work, span)
 
-    def _step(self, work: Step) -> tuple[Report, Stint]:
+    def _step(self, work: Step) -> tuple[Report, Span]:
         """In the thread, which others may share: waiting for them is not this step's time."""
         started_s = time.monotonic()
         report = self.rank.run([work])
         kv_share = self.rank.admission.kv_share
-        return report, self._place.stint("prefill", started_s, kv_share=kv_share)
+        return report, self._process.span("prefill", started_s, kv_share=kv_share)
 
     def _grant(self) -> list[Control]:
         """Carry out the commands there is room for, oldest first; returns them for the peers.
@@ -310,7 +311,7 @@ class Engine:
         """Not a question to a stream that is closed, or that a restart has lost."""
         return isinstance(command, OpenStream) or command.stream in self._scheduler.lanes
 
-    def _deliver(self, work: Step, report: Report, stint: Stint) -> None:
+    def _deliver(self, work: Step, report: Report, span: Span) -> None:
         refused, lanes = dict(report.refused), self._scheduler.lanes
         for stream, chunk in work.prefills:
             waiting, lane = None, lanes.get(stream)
@@ -321,7 +322,7 @@ class Engine:
             if error := refused.get(stream):
                 waiting.done.set_exception(error)
             else:
-                waiting.done.set_result(replace(stint, num_tokens=chunk.tokens.shape[0]))
+                waiting.done.set_result(replace(span, num_tokens=chunk.tokens.shape[0]))
         for name, text, completion in report.written:
             writers = lanes[name.stream].writers if name.stream in lanes else {}
             writer = writers.pop(name, None) if completion else writers.get(name)

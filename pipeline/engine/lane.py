@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.engine.ids import GenerationId, StreamId
 from pipeline.engine.question import TextDelta
-from pipeline.stint import Stint
+from pipeline.span import Span
 from pipeline.types import TokenChunk
 
 Deltas = asyncio.Queue[TextDelta | BaseException]
@@ -18,7 +18,7 @@ class WaitingChunk:
 
     chunk: TokenChunk
     left: int
-    done: "asyncio.Future[Stint]"
+    done: "asyncio.Future[Span]"
 
 
 @dataclass(slots=True, eq=False)

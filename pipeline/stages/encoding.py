@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pipeline.cores import use_threads
 from pipeline.model.encoder import VisionEncoder
 from pipeline.ports import Encoded
+from pipeline.span import Process, Span
 from pipeline.stages.order import LeastLeftFirst
-from pipeline.stint import Place, Stint
 from pipeline.types import FrameChunk, TokenChunk
 from pipeline.video.windows import CHUNK_TOKENS
 
@@ -42,8 +42,8 @@ class EncodingStage:
         thread: Executor,
         num_threads: int | None = None,
         to_host: bool = False,
-        place: Place | None = None,
-        observe: Callable[[Stint, int, int], None] = lambda stint, num_chunks, num_waiting: None,
+        process: Process | None = None,
+        observe: Callable[[Span, int, int], None] = lambda span, num_chunks, num_waiting: None,
         batch_s: float | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
@@ -51,7 +51,7 @@ class EncodingStage:
         self._thread = thread
         self._num_threads = num_threads
         self._to_host = to_host
-        self._place = place or Place.here("encoder")
+        self._process = process or Process.here("encoder")
         self._observe = observe
         self._batch_s = batch_s
         self._on_failure = on_failure
@@ -84,7 +84,7 @@ class EncodingStage:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._batch_s):
-                encoded, stint = await loop.run_in_executor(self._thread, self._timed, chunks)
+                encoded, span = await loop.run_in_executor(self._thread, self._timed, chunks)
         except Exception as error:  # noqa: BLE001 - each waiter is told
             if isinstance(error, TimeoutError):
                 self._on_failure(error)
@@ -92,10 +92,10 @@ class EncodingStage:
                 if not each.done.done():
                     each.done.set_exception(error)
             return
-        self._observe(stint, len(batch), len(self._waiting))
+        self._observe(span, len(batch), len(self._waiting))
         for each, chunk in zip(batch, encoded, strict=True):
             tokens = chunk.tokens
-            share = replace(stint, num_tokens=tokens.shape[0], num_bytes=tokens.nbytes)
+            share = replace(span, num_tokens=tokens.shape[0], num_bytes=tokens.nbytes)
             if not each.done.done():
                 each.done.set_result(Encoded(chunk, share))
 
@@ -116,13 +116,13 @@ class EncodingStage:
         self._waiting = [each for each in self._waiting if each not in batch]
         return batch
 
-    def _timed(self, chunks: Sequence[FrameChunk]) -> tuple[list[TokenChunk], Stint]:
+    def _timed(self, chunks: Sequence[FrameChunk]) -> tuple[list[TokenChunk], Span]:
         """In the thread, which others may share: waiting for them is not this batch's time."""
         started_s = time.monotonic()
         encoded = self._encode(chunks)
         num_tokens = sum(chunk.tokens.shape[0] for chunk in encoded)
         num_bytes = sum(chunk.tokens.nbytes for chunk in encoded)
-        return encoded, self._place.stint(
+        return encoded, self._process.span(
             "encode", started_s, num_tokens=num_tokens, num_bytes=num_bytes
         )
 

@@ -15,8 +15,8 @@ from pipeline.config import DecodeLimits
 from pipeline.engine.ids import StreamId
 from pipeline.errors import Transient
 from pipeline.ports import Opened, Read
+from pipeline.span import Process, Span
 from pipeline.stages import precedence
-from pipeline.stint import Place, Stint
 from pipeline.tasks.requests import View
 from pipeline.types import FrameChunk
 from pipeline.video.reader import Media, Reader, open_media
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 class OpenVideo:
     """One video in this process; whoever works on it holds its lock."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, process: Process) -> None:
         self.lock = asyncio.Lock()
-        self._place = place
+        self._process = process
         self._held = ExitStack()
         self._media: Media | None = None
         self._chunks: Iterator[FrameChunk] = iter(())
@@ -50,8 +50,8 @@ class OpenVideo:
         if chunk is None:
             raise Transient("there are no more frames in this window")
         num_frames, num_bytes = len(chunk.is_damaged), chunk.frames.nbytes
-        stint = self._place.stint("read", started_s, num_frames=num_frames, num_bytes=num_bytes)
-        return Read(chunk, chunk.is_damaged, stint)
+        span = self._process.span("read", started_s, num_frames=num_frames, num_bytes=num_bytes)
+        return Read(chunk, chunk.is_damaged, span)
 
     def close(self) -> None:
         self._chunks = iter(())
@@ -73,12 +73,12 @@ class ReadingStage:
         *,
         reader: Reader = "pyav",
         num_threads: int = 1,
-        place: Place | None = None,
-        observe: Callable[[Stint, int], None] = lambda stint, num_waiting: None,
+        process: Process | None = None,
+        observe: Callable[[Span, int], None] = lambda span, num_waiting: None,
     ) -> None:
         self._limits = limits
         self._reader: Reader = reader
-        self._place = place or Place.here("reader")
+        self._process = process or Process.here("reader")
         self._observe = observe
         self._videos: dict[StreamId, OpenVideo] = {}
         self._num_waiting = 0  # chunks asked for and not read
@@ -94,7 +94,7 @@ class ReadingStage:
         limits = self._limits
         if self._videos:
             limits = replace(limits, niceness=precedence.LATER_VIDEOS)
-        opening = self._videos[video] = OpenVideo(self._place)
+        opening = self._videos[video] = OpenVideo(self._process)
         return await self._on_thread(opening, lambda: opening.open(source, limits))
 
     async def read(self, video: StreamId, begins: View | None = None) -> Read[FrameChunk]:
@@ -107,7 +107,7 @@ class ReadingStage:
             read = await self._on_thread(open_video, lambda: open_video.read(begins, self._reader))
         finally:
             self._num_waiting -= 1
-        self._observe(read.stint, self._num_waiting)
+        self._observe(read.span, self._num_waiting)
         return read
 
     async def close(self, video: StreamId) -> None:

@@ -122,9 +122,9 @@ def test_a_video_that_breaks_leaves_its_stream_open_until_the_chunk_under_way_is
         begun.set()
         for _ in range(9):
             await asyncio.sleep(0)
-        stint = await prefill(self, *chunk, **place)
+        span = await prefill(self, *chunk, **place)
         order.append("taken")
-        return stint
+        return span
 
     async def closed(self, stream):
         order.append("closed")

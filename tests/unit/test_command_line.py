@@ -27,7 +27,7 @@ from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import ConfigError, FailureCode
 from pipeline.events import Moved, Planned
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
-from pipeline.stint import Place
+from pipeline.span import Process
 from pipeline.tasks.options import TaskOptions
 from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record, Timings
 from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
@@ -276,14 +276,14 @@ def test_a_display_that_is_left_early_gives_the_terminal_back():
 def test_a_display_shows_rates_and_starts_anew_with_a_video_that_does(clip):
     media = probe(Source.of(clip))
     text = io.StringIO()
-    place = Place.here("reader")
-    stint = place.stint("read", time.monotonic() - 1, num_frames=8, num_bytes=3 << 20)
+    process = Process.here("reader")
+    span = process.span("read", time.monotonic() - 1, num_frames=8, num_bytes=3 << 20)
     plan = Planner(family=QWEN2_VL).plan(media, source_id="e")
     with LiveDisplay(_terminal(text)) as display:
         display.begin("a.mp4")
         for _ in range(2):  # a lost actor starts the video again
-            display.hear(Planned(media=media, plan=plan, num_steps=4, stint=stint))
-            display.hear(Moved(1, stint, 0, 0))
+            display.hear(Planned(media=media, plan=plan, num_steps=4, span=span))
+            display.hear(Moved(1, span, 0, 0))
     screen = text.getvalue()
     assert re.search(r"read .*1/4", screen)
     assert "2/4" not in screen

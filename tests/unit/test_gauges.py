@@ -1,21 +1,21 @@
-"""The progress view's figures, from stints as stages would tell them."""
+"""The progress view's figures, from spans as stages would tell them."""
 
 import pytest
 
 from jobs.gauges import WINDOW_S, Gauges, bottleneck
 from pipeline.events import Moved, Planned, Words
-from pipeline.stint import Place, Stint
+from pipeline.span import Process, Span
 from pipeline.tasks.requests import Request
 
 READER, ENCODER, DECODER, TWIN = (
-    Place(name, number, "here", epoch_s=0.0)
+    Process(name, number, "here", epoch_s=0.0)
     for number, name in enumerate(("reader-0", "encoder-0", "decoder-0", "encoder-1"))
 )
-ELSEWHERE = Place("encoder-2", 7, "there", epoch_s=-500.0)
+ELSEWHERE = Process("encoder-2", 7, "there", epoch_s=-500.0)
 
 
-def spells(stage, place, *times_s):
-    return [Stint(stage=stage, place=place, started_s=a, ended_s=b) for a, b in times_s]
+def spells(stage, process, *times_s):
+    return [Span(stage=stage, process=process, started_s=a, ended_s=b) for a, b in times_s]
 
 
 PIPELINES = {
@@ -63,9 +63,9 @@ PIPELINES = {
 }
 
 
-@pytest.mark.parametrize(("slowest", "stints"), PIPELINES.values(), ids=PIPELINES)
-def test_the_bottleneck_is_the_stage_that_never_waits(slowest, stints):
-    assert bottleneck(stints, since_s=0.0, until_s=10.0) == slowest
+@pytest.mark.parametrize(("slowest", "spans"), PIPELINES.values(), ids=PIPELINES)
+def test_the_bottleneck_is_the_stage_that_never_waits(slowest, spans):
+    assert bottleneck(spans, since_s=0.0, until_s=10.0) == slowest
 
 
 class Gauged:
@@ -75,10 +75,10 @@ class Gauged:
         self.now_s = 0.0
         self.gauges = Gauges(clock=lambda: self.now_s)
 
-    def moved(self, stage, place, until_s, *, chunk=0, video="a", **amounts):
-        stint = Stint(stage=stage, place=place, started_s=self.now_s, ended_s=until_s, **amounts)
+    def moved(self, stage, process, until_s, *, chunk=0, video="a", **amounts):
+        span = Span(stage=stage, process=process, started_s=self.now_s, ended_s=until_s, **amounts)
         self.now_s = until_s
-        self.gauges.hear(video, Moved(1, stint, 0, chunk))
+        self.gauges.hear(video, Moved(1, span, 0, chunk))
 
 
 def test_the_line_says_rates_bytes_cache_and_bottleneck():
@@ -98,8 +98,8 @@ def test_a_video_that_is_done_or_starts_anew_has_nothing_on_the_way():
     for video in ("a", "b"):
         gauged.moved("read", READER, gauged.now_s + 1, video=video, num_bytes=1 << 20)
     assert "2.0 MiB" in gauged.gauges.line()
-    stint = Stint(stage="plan", place=READER, started_s=2.0, ended_s=2.0)
-    gauged.gauges.hear("b", Planned(media=None, plan=None, num_steps=1, stint=stint))
+    span = Span(stage="plan", process=READER, started_s=2.0, ended_s=2.0)
+    gauged.gauges.hear("b", Planned(media=None, plan=None, num_steps=1, span=span))
     assert "1.0 MiB" in gauged.gauges.line()
     gauged.gauges.done("a")
     assert "0.0 MiB" in gauged.gauges.line()
@@ -112,9 +112,9 @@ def test_rates_are_of_now():
     gauged.moved("read", READER, 1.0, num_frames=1000)
     gauged.now_s += WINDOW_S + 1
     words = Request(kind="caption", subject="", prompt="", sampling=None, start_s=0, end_s=1)
-    stint = Stint(stage="generate", place=DECODER, started_s=gauged.now_s - 8, ended_s=gauged.now_s)
+    span = Span(stage="generate", process=DECODER, started_s=gauged.now_s - 8, ended_s=gauged.now_s)
     for _ in range(20):
-        gauged.gauges.hear("a", Words(words, "so", stint))
+        gauged.gauges.hear("a", Words(words, "so", span))
     assert gauged.gauges.line().startswith("0 frames/s read")
     assert "2 words/s" in gauged.gauges.line()
     assert gauged.gauges.line().endswith("all wait for generate")

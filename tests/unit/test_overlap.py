@@ -20,9 +20,9 @@ from pipeline.config import DecodeLimits, Sampling
 from pipeline.engine.rank import Rank
 from pipeline.events import Event, Moved, Words
 from pipeline.families.qwen2_vl.sampling import load_family
+from pipeline.span import Process
 from pipeline.stages.encoding import EncodingStage
 from pipeline.stages.reading import OpenVideo
-from pipeline.stint import Place
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
@@ -97,7 +97,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     monkeypatch.setattr(EncodingStage, "_encode", timed_encode)
     monkeypatch.setattr(Rank, "run", timed_run)
     for module in (frame_reader, vision_encoder, language_decoder):
-        monkeypatch.setattr(module, "place_of_actor", lambda: Place.here("here"))
+        monkeypatch.setattr(module, "process_of_actor", lambda: Process.here("here"))
     return stages
 
 

@@ -14,7 +14,7 @@ from pipeline.config import Sampling
 from pipeline.errors import ConfigError
 from pipeline.events import Moved, Words
 from pipeline.local import LocalFlow, LocalModel
-from pipeline.stint import Place, Stint
+from pipeline.span import Process, Span
 from pipeline.tasks.requests import Request
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
@@ -69,13 +69,15 @@ def test_words_stand_on_a_track_for_each_answer_after_the_video(events):
 
 
 def test_another_machines_clock_is_set_by_the_time_of_day(tmp_path):
-    here, there = Place("reader", 1, "a", epoch_s=1000.0), Place("encoder", 2, "b", epoch_s=400.0)
-    twin = Place("decoder", 3, "a", epoch_s=1000.5)  # the time of day was set in between
+    here = Process("reader", 1, "a", epoch_s=1000.0)
+    there = Process("encoder", 2, "b", epoch_s=400.0)
+    twin = Process("decoder", 3, "a", epoch_s=1000.5)  # the time of day was set in between
     trace = Trace()
     hear = trace.listener("clip")
-    for place, stage, start_s in ((here, "read", 5), (there, "encode", 606), (twin, "prefill", 7)):
-        stint = Stint(stage=stage, place=place, started_s=start_s, ended_s=start_s + 1)
-        hear(Moved(1, stint, 0, 0))
+    work = ((here, "read", 5), (there, "encode", 606), (twin, "prefill", 7))
+    for process, stage, start_s in work:
+        span = Span(stage=stage, process=process, started_s=start_s, ended_s=start_s + 1)
+        hear(Moved(1, span, 0, 0))
     trace.write(tmp_path / "trace.json")
     slices = [e for e in require_timeline(tmp_path / "trace.json") if e["ph"] == "X"]
     assert [(e["cat"], e["ts"], e["dur"]) for e in slices] == [
@@ -83,12 +85,12 @@ def test_another_machines_clock_is_set_by_the_time_of_day(tmp_path):
     ]  # fmt: skip
 
 
-def words(text, *, task_index=0, start_s=0.0, stint):
+def words(text, *, task_index=0, start_s=0.0, span):
     request = Request(
         kind="ground", subject=text, prompt=text, task_index=task_index, sampling=Sampling(),
         start_s=start_s, end_s=start_s,
     )  # fmt: skip
-    return Words(request, "word", stint)
+    return Words(request, "word", span)
 
 
 def written(trace, folder):
@@ -97,22 +99,22 @@ def written(trace, folder):
 
 
 def test_answers_that_are_called_the_same_have_tracks_of_their_own(tmp_path):
-    place, trace = Place("stream host", 1, "a", epoch_s=0.0), Trace()
+    process, trace = Process("stream host", 1, "a", epoch_s=0.0), Trace()
     hear = trace.listener("clip")
     for task_index, start_s in ((0, 1.0), (1, 1.0), (1, 1.0000001)):
-        stint = Stint(stage="generate", place=place, started_s=1.0 + task_index / 8, ended_s=2.0)
-        hear(words("the cat", task_index=task_index, start_s=start_s, stint=stint))
+        span = Span(stage="generate", process=process, started_s=1.0 + task_index / 8, ended_s=2.0)
+        hear(words("the cat", task_index=task_index, start_s=start_s, span=span))
     assert len({event["tid"] for event in written(trace, tmp_path)}) == 3
 
 
 @pytest.mark.parametrize("uptime_days", [1, 60, 400])
 def test_words_abut_to_the_nanosecond_however_long_a_machine_is_up(tmp_path, uptime_days):
-    place, trace = Place("stream host", 1, "a", epoch_s=0.0), Trace()
+    process, trace = Process("stream host", 1, "a", epoch_s=0.0), Trace()
     hear, now_s = trace.listener("clip"), uptime_days * 86_400.0
     for number in range(500):
         ended_s = now_s + 0.0123 + number * 1e-5
-        stint = Stint(stage="generate", place=place, started_s=now_s, ended_s=ended_s)
-        hear(words("the cat", stint=stint))
+        span = Span(stage="generate", process=process, started_s=now_s, ended_s=ended_s)
+        hear(words("the cat", span=span))
         now_s = ended_s
     assert len(written(trace, tmp_path)) == 500
 
@@ -120,17 +122,17 @@ def test_words_abut_to_the_nanosecond_however_long_a_machine_is_up(tmp_path, upt
 def test_nothing_is_before_the_first_event_though_the_time_of_day_goes_back(tmp_path):
     trace = Trace()
     for number, epoch_s in enumerate((1000.0, 970.0)):
-        place = Place("reader", 1, "a", epoch_s=epoch_s)
-        stint = Stint(stage="read", place=place, started_s=10.0 + number, ended_s=11.0 + number)
-        trace.listener(f"clip {number}")(Moved(1, stint, 0, 0))
+        process = Process("reader", 1, "a", epoch_s=epoch_s)
+        span = Span(stage="read", process=process, started_s=10.0 + number, ended_s=11.0 + number)
+        trace.listener(f"clip {number}")(Moved(1, span, 0, 0))
     assert [event["ts"] for event in written(trace, tmp_path)] == [0.0, 1e6]
 
 
 def test_names_are_written_as_they_are(tmp_path):
     trace = Trace()
-    place = Place("reader", 1, "a", epoch_s=0.0)
-    stint = Stint(stage="read", place=place, started_s=0.0, ended_s=1.0)
-    trace.listener("Käse \udcff.mp4")(Moved(1, stint, 0, 0))
+    process = Process("reader", 1, "a", epoch_s=0.0)
+    span = Span(stage="read", process=process, started_s=0.0, ended_s=1.0)
+    trace.listener("Käse \udcff.mp4")(Moved(1, span, 0, 0))
     written(trace, tmp_path)
     assert "Käse ?.mp4" in (tmp_path / "trace.json").read_text(encoding="utf-8")
 

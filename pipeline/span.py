@@ -1,8 +1,8 @@
 """When and where a stage worked on something: what timelines, rates and counters are made of.
 
 Clocks: times are of the monotonic clock, which all processes of one machine share, so that their
-stints compare exactly. Between machines they compare as well as the machines agree on the time of
-day, since every place says when its clock was at zero.
+spans compare exactly. Between machines they compare as well as the machines agree on the time of
+day, since every process says when its clock was at zero.
 """
 
 import os
@@ -16,7 +16,7 @@ Stage = Literal["plan", "read", "encode", "prefill", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Process:
     """A process that works. epoch_s: the Unix time at which its monotonic clock was at 0."""
 
     name: str
@@ -25,10 +25,10 @@ class Place:
     epoch_s: float
 
     @classmethod
-    def here(cls, name: str) -> "Place":
+    def here(cls, name: str) -> "Process":
         return cls(name, os.getpid(), _machine(), time.time() - time.monotonic())
 
-    def stint(
+    def span(
         self,
         stage: Stage,
         started_s: float,
@@ -37,11 +37,11 @@ class Place:
         num_tokens: int = 0,
         num_bytes: int = 0,
         kv_share: float | None = None,
-    ) -> "Stint":
+    ) -> "Span":
         """Work of this process that ends now."""
-        return Stint(
+        return Span(
             stage=stage,
-            place=self,
+            process=self,
             started_s=started_s,
             ended_s=time.monotonic(),
             num_frames=num_frames,
@@ -52,15 +52,15 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stint:
+class Span:
     """A stage at work, without its waiting for others, and what came out of it.
 
-    started_s, ended_s: on the monotonic clock of the place. num_bytes: as they travel on.
+    started_s, ended_s: on the monotonic clock of the process. num_bytes: as they travel on.
     kv_share: of the decoder's token budget, what open streams held at the end; None elsewhere.
     """
 
     stage: Stage
-    place: Place
+    process: Process
     started_s: float
     ended_s: float
     num_frames: int = 0
@@ -74,11 +74,11 @@ class Stint:
 
     @property
     def started_unix_s(self) -> float:
-        return self.started_s + self.place.epoch_s
+        return self.started_s + self.process.epoch_s
 
     @property
     def ended_unix_s(self) -> float:
-        return self.ended_s + self.place.epoch_s
+        return self.ended_s + self.process.epoch_s
 
 
 def _machine() -> str:
