@@ -1,4 +1,4 @@
-"""A job's rows in a bucket, read by the tools that people have, as the README says."""
+"""A job's rows in a bucket, read by the tools that people have, as docs/batch.md says."""
 
 import re
 import uuid
@@ -12,7 +12,7 @@ from jobs.lab.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from pipeline.store.open import open_store
 from tests.job_rows import commit_job, records
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "docs/batch.md"
 
 
 def test_the_readmes_query_over_s3_gives_what_the_job_wrote(s3_server: S3Server) -> None:

@@ -14,7 +14,10 @@ from jobs.demo.archive import make_archive
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("actors", "deploy", "jobs", "pipeline", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = (
+    *("actors", "deploy", "jobs", "pipeline", "vidray.py"),
+    *("pyproject.toml", "README.md", "LICENSE"),
+)
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -76,3 +79,8 @@ def test_profiles_and_version_are_there(installed: Path, tmp_path: Path) -> None
     assert "num_gpus: 0.7" in run(
         installed / "vidray", "profile", "show", "gpu1-7b", folder=tmp_path
     )
+
+
+def test_programs_import_it_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    program = "import vidray; print(vidray.open_local.__name__)"
+    assert run(installed / "python", "-c", program, folder=tmp_path).strip() == "open_local"

@@ -208,7 +208,7 @@ def test_differences_are_named_by_their_path_and_timings_are_none() -> None:
     assert "is 'Blue.'" in changes[1]
 
 
-QUERIES = re.findall(r'duckdb\.sql\(\s*"(.*)"\s*\)', (ROOT / "README.md").read_text())
+QUERIES = re.findall(r'duckdb\.sql\(\s*"(.*)"\s*\)', (ROOT / "docs/batch.md").read_text())
 
 
 def test_the_readmes_queries_give_what_the_job_wrote(
