@@ -29,9 +29,9 @@ class Trace:
             if isinstance(event, Planned):
                 self._note(event.span, video, "plan", tokens=event.plan.num_tokens)
             elif isinstance(event, Moved):
-                where = {"window": event.window_index, "chunk": event.chunk_index}
-                name = f"{event.stage} {event.chunk_index}"
-                self._note(event.span, video, name, video=video, **where)
+                window, chunk = event.window_index, event.chunk_index
+                name = f"{event.stage} {chunk}"
+                self._note(event.span, video, name, video=video, window=window, chunk=chunk)
             elif isinstance(event, Words):
                 track = f"{video}: {_title(event.request)}"
                 key = f"{event.request.task_index} {event.request.start_s!r}"

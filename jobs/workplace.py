@@ -104,8 +104,9 @@ def machine_profile() -> Profile:
     """
     profile = Profile()
     num_threads = torch.get_num_threads()
-    encoders, decoders = {"num_threads": num_threads}, {"num_threads": num_threads}
-    device = {}
+    encoders: dict[str, float] = {"num_threads": num_threads}
+    decoders: dict[str, float] = {"num_threads": num_threads}
+    device: dict[str, str] = {}
     if torch.cuda.is_available():
         device = {"device": "cuda", "dtype": "bfloat16"}
         encoders |= {"num_gpus": 0.3}

@@ -53,6 +53,8 @@ def write_frames(path: Path, frames: Iterator[np.ndarray], encoding: Encoding) -
     """Encode frames (H, W, 3) uint8 as they come, the first at time 0."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoding.codec, rate=encoding.fps)
+        if not isinstance(stream, av.VideoStream):
+            raise TypeError(f"{encoding.codec} is no codec of videos")
         stream.width, stream.height = encoding.width, encoding.height
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, encoding.fps)

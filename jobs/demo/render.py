@@ -68,7 +68,8 @@ def _bilinear(field: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:
     a, b = (rows - i)[:, None], (columns - j)[None, :]
     top = field[np.ix_(i, j)] * (1 - b) + field[np.ix_(i, j + 1)] * b
     bottom = field[np.ix_(i + 1, j)] * (1 - b) + field[np.ix_(i + 1, j + 1)] * b
-    return top * (1 - a) + bottom * a
+    field_at: np.ndarray = top * (1 - a) + bottom * a
+    return field_at
 
 
 @cache
@@ -113,7 +114,9 @@ def polygon_distance(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.nd
 def draw_background(background: Background, *, height: int, width: int) -> np.ndarray:
     """(H, W, 3) float32 in 0..255."""
     rng = np.random.default_rng(background.seed)
-    first, second = np.float32(background.first), np.float32(background.second)
+    first, second = (
+        np.asarray(colour, np.float32) for colour in (background.first, background.second)
+    )
     if background.kind == "plain":
         return np.broadcast_to(first, (height, width, 3)).copy()
     if background.kind == "noise":

@@ -58,7 +58,7 @@ def pack(half: VisionTower | LanguageModel, *, min_elements: int = MIN_ELEMENTS)
     For inference only: packed layers have no gradient and no parameters. Does nothing to what is
     not float32 on a CPU, or where torch has no oneDNN.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not torch.backends.mkldnn.is_available():
         return
 
     def gains(weight: Tensor) -> bool:

@@ -26,7 +26,7 @@ def _write_model(folder: Path) -> None:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     torch.manual_seed(0)
-    config = Qwen2VLConfig(
+    config = Qwen2VLConfig.from_dict(dict(
         hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
         num_key_value_heads=4, vocab_size=VOCAB_SIZE, rms_norm_eps=1e-6, rope_theta=1e6,
         tie_word_embeddings=True, rope_scaling={"type": "mrope", "mrope_section": [8, 12, 12]},
@@ -36,7 +36,7 @@ def _write_model(folder: Path) -> None:
         vision_config={
             "depth": 8, "embed_dim": 640, "mlp_ratio": 4, "num_heads": 8, "hidden_size": 768,
         },
-    )  # fmt: skip
+    ))  # fmt: skip
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
 
 

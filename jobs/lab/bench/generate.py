@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -82,7 +83,7 @@ async def _write(engine: Engine, ids: tuple[int, ...]) -> None:
     _require_length(len(said.token_ids))
 
 
-def _write_transformers(model: torch.nn.Module, ids: tuple[int, ...]) -> None:
+def _write_transformers(model: Any, ids: tuple[int, ...]) -> None:
     prompt = torch.tensor([ids])
     with torch.inference_mode():
         output = model.generate(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
         yield from _prefill(ours, theirs, rounds)
 
 
-def _vision(ours: Qwen2VL, theirs: torch.nn.Module, rounds: int) -> Iterator[Row]:
+def _vision(ours: Qwen2VL, theirs: Any, rounds: int) -> Iterator[Row]:
     config = ours.config.vision
     size = GRID.size
     frames = torch.randint(0, 256, (2 * GRID.t, size.height, size.width, 3), dtype=torch.uint8)
@@ -52,14 +53,16 @@ def _vision(ours: Qwen2VL, theirs: torch.nn.Module, rounds: int) -> Iterator[Row
     yield from _compare("vision tower, 4 frame pairs", seconds, _vision_matmuls(config), rounds)
 
 
-def _prefill(ours: Qwen2VL, theirs: torch.nn.Module, rounds: int) -> Iterator[Row]:
+def _prefill(ours: Qwen2VL, theirs: Any, rounds: int) -> Iterator[Row]:
     config = ours.config
     embeddings = torch.randn(PREFILL_TOKENS, config.hidden_size)
     positions = text_positions(0, PREFILL_TOKENS)
 
     def prefill() -> Tensor:
         cache = ours.language.new_cache(PREFILL_TOKENS)
-        return ours.language(embeddings, positions, [Segment(cache, PREFILL_TOKENS, num_outputs=1)])
+        segments = [Segment(cache, PREFILL_TOKENS, num_outputs=1)]
+        hidden: Tensor = ours.language(embeddings, positions, segments)
+        return hidden
 
     def peer() -> object:
         return theirs.model.language_model(
@@ -128,5 +131,5 @@ def _normalised_patches(frames: Tensor, config: VisionConfig) -> Tensor:
     """Patches as transformers wants them: (N, C * 2 * 14 * 14) float."""
     mean, std = torch.tensor(config.image_mean), torch.tensor(config.image_std)
     columns = cut((frames / 255 - mean) / std, GEOMETRY)
-    channels_last = columns.unflatten(-1, (2, 14, 14, 3))
+    channels_last: Tensor = columns.unflatten(-1, (2, 14, 14, 3))
     return channels_last.permute(0, 4, 1, 2, 3).flatten(1).contiguous()

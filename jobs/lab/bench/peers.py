@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def _resize(frames: np.ndarray, size: tuple[int, int] | None) -> Tensor:
     return torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
 
 
-def transformers_model(folder: Path) -> torch.nn.Module:
+def transformers_model(folder: Path) -> Any:
     """The checkpoint in transformers' own Qwen2-VL, fp32, with its default attention (SDPA)."""
     make_torchvision_importable()
     from transformers import Qwen2VLForConditionalGeneration

@@ -93,7 +93,7 @@ class Twin:
     def seconds(self, clips: Sequence[Path], *, num_rows: int | None = None) -> float:
         """From the start of the first read, with all actors up, to num_rows rows, or the last."""
         rows = islice(self.dataset(clips).iter_rows(), num_rows)
-        started_s = min(row["started_s"] for row in rows)
+        started_s: float = min(row["started_s"] for row in rows)
         return time.monotonic() - started_s
 
 

@@ -25,7 +25,8 @@ def degrade(frames: np.ndarray, rng: Generator) -> np.ndarray:
         noise = rng.standard_normal(x.shape[1:], dtype=np.float32) * np.float32(rng.uniform(1, 5))
         x = x + noise
         x[1::2] -= 2 * noise  # not the same noise in both frames of a pair
-    return np.clip(x + 0.5, 0, 255).astype(np.uint8)
+    degraded: np.ndarray = np.clip(x + 0.5, 0, 255).astype(np.uint8)
+    return degraded
 
 
 def blur(x: np.ndarray, *, strength: float) -> np.ndarray:
@@ -60,7 +61,7 @@ def round_blocks(plane: np.ndarray, *, step: float) -> np.ndarray:
     blocks = blocks.swapaxes(2, 3)  # (T, rows, columns, 8, 8)
     freq = (blocks @ basis.T).swapaxes(3, 4) @ basis.T
     rounded = np.round(freq / steps) * steps
-    back = (rounded @ basis).swapaxes(3, 4) @ basis
+    back: np.ndarray = (rounded @ basis).swapaxes(3, 4) @ basis
     return back.swapaxes(2, 3).reshape(num_frames, height, width)
 
 
@@ -68,6 +69,6 @@ def round_blocks(plane: np.ndarray, *, step: float) -> np.ndarray:
 def cosines() -> np.ndarray:
     """The orthonormal 8-point cosine transform, (8, 8) float32."""
     k, n = np.arange(BLOCK)[:, None], np.arange(BLOCK)[None, :]
-    basis = np.cos(np.pi * (2 * n + 1) * k / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    basis: np.ndarray = np.cos(np.pi * (2 * n + 1) * k / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
     basis[0] /= np.sqrt(2)
     return basis.astype(np.float32)

@@ -58,7 +58,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """The nearest matrices with singular values near 1: (B, rows, columns) alike."""
     a, b, c = NEWTON_SCHULZ
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
+    x: Tensor = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NUM_ITERATIONS):
         square = x @ x.mT

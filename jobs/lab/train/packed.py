@@ -6,6 +6,7 @@ right after the video and sees the video and itself, never another segment.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -87,13 +88,14 @@ class Passed:
 
         row, place: (N), of the packing. group: which key-value head. returns: (N, heads, S)
         """
-        attention, config = self.language.layers[layer].self_attn, self.language.config
-        x = self.language.layers[layer].input_layernorm(self.states[layer - 1])
+        decoder, config = _layers_of(self.language)[layer], self.language.config
+        attention, x = decoder.self_attn, decoder.input_layernorm(self.states[layer - 1])
         size, num_heads = config.head_dim, config.num_heads
         num_shared = num_heads // config.num_kv_heads
         query_size, key = num_shared * size, num_heads * size + group * size
         rows = [*range(group * query_size, (group + 1) * query_size), *range(key, key + size)]
-        heads = F.linear(x, attention.qkv.weight[rows], attention.qkv.bias[rows])
+        weight, bias = attention.qkv.weight, cast(Tensor, attention.qkv.bias)  # it always has one
+        heads = F.linear(x, weight[rows], bias[rows])
         heads = heads.flatten(0, 1).unflatten(-1, (-1, size))
         turned = rotate(heads, *self.rotary).unflatten(0, x.shape[:2])
         query = turned[row, self.text_start + place, :num_shared]
@@ -134,11 +136,15 @@ def packed_hidden(
     num_past = past.shape[1]
     mask = F.pad(packing.mask, (num_past, 0))
     states = []
-    for layer in language.layers:
+    for layer in _layers_of(language):
         x = _layer(layer, x, rotary, mask, num_past)
         states.append(x)
     states[-1] = language.norm(x)
     return Passed(language, packing, states, rotary, text_start=num_past)
+
+
+def _layers_of(language: LanguageModel) -> list[DecoderLayer]:
+    return [cast(DecoderLayer, layer) for layer in language.layers]
 
 
 def _layer(
@@ -161,7 +167,8 @@ def _layer(
     text = attend(query[:, :, num_past:], keys, values, attn_mask=mask)
     mixed = torch.cat((past, text), dim=2).transpose(1, 2).flatten(2)
     x = x + attention.o_proj(mixed)
-    return x + layer.mlp(layer.post_attention_layernorm(x))
+    fed: Tensor = layer.mlp(layer.post_attention_layernorm(x))
+    return x + fed
 
 
 def _normal(states: Tensor) -> Tensor:

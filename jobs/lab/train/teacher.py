@@ -107,7 +107,9 @@ class Teacher(nn.Module):
         asked: Sequence[Sequence[Segment]],
     ) -> tuple[Tensor, dict[str, float]]:
         hidden = passed.states[-1][:, passed.text_start :]
-        rows, columns, spans = [], [], []
+        rows: list[int] = []
+        columns: list[int] = []
+        spans: list[tuple[str, int, int]] = []
         for row, clip in enumerate(asked):
             start = 0
             for segment in clip:
@@ -117,9 +119,9 @@ class Teacher(nn.Module):
                 rows += [row] * (stop - first)
                 columns += range(first, stop)
                 start = stop
-        row, column = torch.tensor(rows), torch.tensor(columns)
-        logits = language.logits(hidden[row, column - 1])
-        wanted = passed.packing.ids[row, column]
+        where = (torch.tensor(rows), torch.tensor(columns))
+        logits = language.logits(hidden[where[0], where[1] - 1])
+        wanted = passed.packing.ids[where]
         log_p = F.log_softmax(logits, dim=-1)
         losses = -log_p.gather(1, wanted[:, None]).squeeze(1)
         number = self._number_index[wanted]
@@ -167,7 +169,9 @@ class Teacher(nn.Module):
 
     def _boxes(self, passed: Passed, asked: Sequence[Sequence[Segment]]) -> Tensor:
         """Mean error of the box that is being written, as fractions of the picture's sides."""
-        rows, places, wanted = [], [], []
+        rows: list[int] = []
+        places: list[int] = []
+        wanted: list[Tensor] = []
         for row, clip in enumerate(asked):
             start = 0
             for segment in clip:

@@ -54,7 +54,8 @@ class Optimiser:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
 
     def __init__(self, module: nn.Module, *, matrix_rate: float = 0.01, rate: float = 1e-3) -> None:
-        matrices, rest = [], []
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in module.named_parameters():
             inner = parameter.ndim == 2 and ("blocks." in name or "layers." in name)
             (matrices if inner else rest).append(parameter)
