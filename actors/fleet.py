@@ -135,7 +135,7 @@ def start_fleet(
     with connected(profile, address=address, exports_metrics=exports_metrics), ExitStack() as stack:
         names = _names(profile)
         pools = Pools(
-            readers=_readers(names.readers, profile, limits or DecodeLimits(), reader),
+            readers=_readers(names.readers, profile, limits or profile.decode_limits, reader),
             encoders=_encoders(names.encoders, profile, folder),
             decoders=_decoders(names.decoders, profile, folder, stack),
         )

@@ -6,8 +6,9 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.config import MIB, VIDEO_BYTES, EngineLimits, SessionLimits
+from pipeline.config import MIB, VIDEO_BYTES, DecodeLimits, EngineLimits, SessionLimits
 from pipeline.errors import ConfigError
+from pipeline.limits import LimitOptions
 
 
 class _Settings(BaseModel):
@@ -97,6 +98,9 @@ class Profile(_Settings):
         "one chunk, at most 12 MiB with 2B and 22 MiB with 72B, may always be on its way",
     )
     object_store_bytes: int = Field(default=256 * MIB, ge=80 * MIB, description="embedded Ray only")
+    limits: LimitOptions = Field(
+        default=LimitOptions(), description="of decoding, for every video; jobs may lower them"
+    )
     stall_s: float = Field(default=120.0, gt=0, description="silence after which an actor is dead")
     max_attempts: int = Field(default=3, ge=1, description="runs of one video before it fails")
 
@@ -109,6 +113,11 @@ class Profile(_Settings):
                 f"more than object_store_bytes {self.object_store_bytes}"
             )
         return self
+
+    @property
+    def decode_limits(self) -> DecodeLimits:
+        """The built-in ones with what this profile says instead."""
+        return self.limits.over(DecodeLimits(ahead_bytes=self.readers.ahead_bytes))
 
     @property
     def num_cpus(self) -> float:

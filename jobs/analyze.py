@@ -86,6 +86,7 @@ def run(settings: Settings) -> int:
         reader=serving.reader,
         int8=serving.int8,
         max_new_tokens=sampling.max_new_tokens,
+        limits=serving.limits,
     )
     trace = Trace()
     try:

@@ -40,7 +40,7 @@ def takes(*kinds: type[Settings]) -> Callable[[Callable[..., int]], Callable[...
 
 def typed(kind: type[Settings], given: dict[str, Any]) -> dict[str, Any]:
     """Take this kind's flags out of everything given; what was not typed is left out."""
-    flags = {name: given.pop(name) for name in fields_of(kind)}
+    flags = {name: given.pop(_parameter_name(name)) for name in fields_of(kind)}
     return {name: value for name, value in flags.items() if value not in (None, [])}
 
 
@@ -55,19 +55,26 @@ def build(
             name: _content(value, spell(name)) if _flag(fields.get(name)).is_file else value
             for name, value in values.items()
         }
-        return kind.model_validate(read)
+        return kind.model_validate(_nested(read))
     except ValidationError as error:
         raise ConfigError(explain(error, spell)) from error
 
 
 def fields_of(kind: type[Settings]) -> dict[str, FieldInfo]:
-    """Every field by the name that people use."""
-    return {field.alias or name: field for name, field in kind.model_fields.items()}
+    """Every field by the name that people use; those of a section as "section.field"."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            inner = fields_of(field.annotation)
+            fields |= {f"{name}.{key}": value for key, value in inner.items()}
+        else:
+            fields[field.alias or name] = field
+    return fields
 
 
 def flag_of(name: str) -> str:
     """A field as it is typed."""
-    return "--" + name.replace("_", "-")
+    return "--" + _parameter_name(name).replace("_", "-")
 
 
 def flags_for(
@@ -99,7 +106,7 @@ def arguments_of(
     """Values as they are typed: the way back."""
     fields = fields_of(kind)
     flags: list[str] = []
-    for name, value in values.items():
+    for name, value in flattened(kind, values).items():
         flag = flag_of(name)
         if name in positional or value is None:
             continue
@@ -128,8 +135,36 @@ def _parameter(name: str, field: FieldInfo, arguments: Mapping[str, str]) -> ins
         kind = list[str]
     annotation = Annotated[kind | None, info]
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+        _parameter_name(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
+
+
+def _parameter_name(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def flattened(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of sections as "section.field"."""
+    fields = fields_of(kind)
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        is_section = isinstance(value, Mapping) and name not in fields
+        flat |= (
+            {f"{name}.{key}": one for key, one in value.items()} if is_section else {name: value}
+        )
+    return flat
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The way back."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        section, dot, key = name.partition(".")
+        if dot:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[name] = value
+    return nested
 
 
 def metavar_of(field: FieldInfo) -> str | None:

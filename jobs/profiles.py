@@ -32,7 +32,7 @@ def _lines(settings: BaseModel) -> Iterator[str]:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
-            yield from ("", f"# {value.__doc__}", f"{name}:")
+            yield from ("", f"# {(value.__doc__ or name).splitlines()[0]}", f"{name}:")
             yield from (f"  {line}" for line in _lines(value))
             yield ""
         else:

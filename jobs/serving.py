@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.limits import LimitOptions
 from pipeline.settings import Settings
 
 
@@ -29,6 +30,9 @@ class ServingOptions(Settings):
     )
     in_process: bool = Field(
         default=False, description="Work in this process, without Ray, one video at a time."
+    )
+    limits: LimitOptions = Field(
+        default=LimitOptions(), description="What one video may cost; lower than the profile's."
     )
 
     @model_validator(mode="after")

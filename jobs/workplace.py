@@ -16,10 +16,11 @@ from actors.profile import Profile
 from deploy.profiles import load_profile
 from jobs.serving import ServingOptions
 from pipeline.analyse import analyse
-from pipeline.config import EngineLimits, Sampling
+from pipeline.config import DecodeLimits, EngineLimits, Sampling
 from pipeline.errors import ConfigError
 from pipeline.events import Listener, ignore
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
+from pipeline.limits import LimitOptions
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.check import check_model, share_of
 from pipeline.tasks.records import Record
@@ -46,6 +47,7 @@ class Recipe:
     reader: Reader = "pyav"
     int8: bool = False
     max_new_tokens: int = Sampling().max_new_tokens
+    limits: LimitOptions = LimitOptions()
 
     def __post_init__(self) -> None:
         require_installed(self.reader)
@@ -73,15 +75,21 @@ class Workplace:
     def of(cls, serving: ServingOptions) -> "Workplace":
         return cls(address=serving.address, profile=serving.profile, in_process=serving.in_process)
 
+    def limits(self, asked: LimitOptions) -> DecodeLimits:
+        """What a video may cost here. ConfigError where more is asked for than the profile says."""
+        profile = load_profile(self.profile) if self.profile else Profile()
+        return asked.below(profile.decode_limits, profile=profile.name)
+
     @contextmanager
     def opened(self, recipe: Recipe, progress: Console) -> Iterator[Analyse]:
         """Ready to work; shows what is being waited for. ConfigError before anything is started."""
+        limits = self.limits(recipe.limits)
         with ExitStack() as stack, progress.status("loading the model") as status:
             if self.in_process:
-                ready = stack.enter_context(_this_process(recipe))
+                ready = stack.enter_context(_this_process(recipe, limits))
             else:
                 ready = stack.enter_context(
-                    _fleet(recipe, self._profile(recipe), self.address, status)
+                    _fleet(recipe, limits, self._profile(recipe), self.address, status)
                 )
             status.stop()
             yield ready
@@ -121,14 +129,14 @@ def machine_profile() -> Profile:
 
 
 @contextmanager
-def _this_process(recipe: Recipe) -> Iterator[Analyse]:
+def _this_process(recipe: Recipe, limits: DecodeLimits) -> Iterator[Analyse]:
     model = LocalModel.load(
         recipe.checkpoint,
         limits=EngineLimits(question_tokens=recipe.question_tokens),
         device="cuda" if torch.cuda.is_available() else "cpu",
         int8=recipe.int8,
     )
-    flow = LocalFlow(model, options=recipe.options, reader=recipe.reader)
+    flow = LocalFlow(model, options=recipe.options, limits=limits, reader=recipe.reader)
     try:
         yield partial(analyse, flow=flow)
     finally:
@@ -137,7 +145,7 @@ def _this_process(recipe: Recipe) -> Iterator[Analyse]:
 
 @contextmanager
 def _fleet(
-    recipe: Recipe, profile: Profile, address: str | None, status: Status
+    recipe: Recipe, limits: DecodeLimits, profile: Profile, address: str | None, status: Status
 ) -> Iterator[Analyse]:
     _require_loadable(recipe.checkpoint, profile)
     status.update(f"joining Ray at {address}" if address else "starting Ray")
@@ -147,6 +155,7 @@ def _fleet(
         recipe.checkpoint,
         options=recipe.options,
         profile=profile,
+        limits=limits,
         reader=recipe.reader,
         address=address,
     ) as fleet:

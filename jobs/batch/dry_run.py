@@ -18,7 +18,6 @@ from jobs.batch.method import source_of
 from jobs.batch.prepare import Prepared
 from jobs.exits import Exit
 from jobs.machine import matmul_seconds, read_bytes_per_second
-from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, ConfigError
 from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.model.check import check_model
@@ -102,12 +101,14 @@ def _plans(prepared: Prepared, sample: list[Item]) -> Iterator[SamplingPlan]:
     """The plans of the sampled videos that have one."""
     planner = Planner(family=load_family(prepared.checkpoint), options=prepared.method.options)
     with tempfile.TemporaryDirectory(prefix="vidray-", dir=prepared.job.copies) as folder:
-        archive = Archive(s3=prepared.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
+        archive = Archive(s3=prepared.s3, folder=folder, max_bytes=prepared.limits.max_bytes)
         for item in sample:
             try:
                 with archive.open(item) as copy:
                     source = source_of(item, path=Path(copy.path))
-                    yield planner.of(source).plan(probe(source), source_id=item.video_id)
+                    yield planner.of(source).plan(
+                        probe(source, prepared.limits), source_id=item.video_id
+                    )
             except BadInput:
                 continue
 

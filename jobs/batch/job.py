@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from jobs.flags import build, fields_of, flag_of
+from jobs.flags import build, fields_of, flag_of, flattened
 from jobs.serving import ServingOptions
 from pipeline.errors import ConfigError
 from pipeline.tasks.options import TaskOptions, Texts
@@ -97,7 +97,7 @@ def _read(file: Path) -> dict[str, tuple[str, Any]]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigError(f"{file}: a job file is a mapping of field names to values")
     fields: dict[str, tuple[str, Any]] = {}
-    for spelled, value in content.items():
+    for spelled, value in flattened(Job, content).items():
         name = spelled.replace("-", "_")
         if name not in FIELDS:
             raise ConfigError(f"{file}: {_unknown(spelled)}")

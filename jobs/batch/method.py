@@ -10,6 +10,7 @@ from jobs.batch.job import Job
 from jobs.workplace import Recipe
 from pipeline.config import Sampling
 from pipeline.errors import StoreCorrupt
+from pipeline.limits import LimitOptions
 from pipeline.store.items import Item
 from pipeline.store.sources import VIDEO_SUFFIXES, SourceFilter
 from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
@@ -28,6 +29,7 @@ class Method:
     reader: Reader
     int8: bool
     source_filter: SourceFilter
+    limits: LimitOptions = LimitOptions()  # the job's own, since they decide which videos fail
 
     def tasks_for(self, item: Item) -> Tasks:
         """What is asked of one video: the job's tasks and its own. BadInput if its own are bad."""
@@ -38,8 +40,11 @@ class Method:
         )
 
     def to_json(self) -> str:
-        """Canonical: equal methods, equal text."""
-        return json.dumps(_METHOD.dump_python(self, mode="json"), sort_keys=True)
+        """Canonical: equal methods, equal text. Limits that nobody set leave no trace."""
+        content = _METHOD.dump_python(self, mode="json", exclude={"limits"})
+        if limits := self.limits.model_dump(exclude_none=True):
+            content["limits"] = limits
+        return json.dumps(content, sort_keys=True)
 
     def recipe(self, checkpoint: Path) -> Recipe:
         """What a workplace is set up with."""
@@ -49,6 +54,7 @@ class Method:
             reader=self.reader,
             int8=self.int8,
             max_new_tokens=self.tasks.sampling.max_new_tokens,
+            limits=self.limits,
         )
 
 
@@ -70,6 +76,7 @@ def make_method(job: Job, own: Sampling) -> Method:
             max_bytes=job.max_bytes,
             limit=job.limit,
         ),
+        limits=job.limits,
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from jobs.analyze import model_folder
 from jobs.batch.job import Job
 from jobs.batch.method import Method, make_method
+from jobs.workplace import Workplace
+from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.served_model import ModelIdentity
@@ -34,6 +36,7 @@ class Prepared:
     checkpoint: Path
     model: ModelIdentity
     method: Method
+    limits: DecodeLimits
     spec: JobSpec
 
     @classmethod
@@ -44,6 +47,7 @@ class Prepared:
             raise ConfigError(NO_MODEL)
         checkpoint = model_folder(job.model)
         model = ModelIdentity.of(checkpoint, int8=job.int8)
+        limits = Workplace.of(job).limits(job.limits)
         method = make_method(job, load_generation(checkpoint).sampling)
         spec = JobSpec(
             source=job.source if job.source.startswith(S3_SCHEME) else os.path.abspath(job.source),
@@ -59,6 +63,7 @@ class Prepared:
             checkpoint=checkpoint,
             model=model,
             method=method,
+            limits=limits,
             spec=spec,
         )
 

@@ -16,7 +16,6 @@ from jobs.batch.output import CommittedRow, Output, find, open_output
 from jobs.exits import Exit
 from jobs.results import printable
 from jobs.workplace import Workplace
-from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError
 from pipeline.model.declared import row_flags
 from pipeline.model.digest import digest
@@ -55,11 +54,13 @@ def make_again(output: Output, entry: CommittedRow, checkpoint: Path) -> Record:
     """The row as this process makes it from the plan, the source and the model."""
     method = read_method(output.plan.spec.config)
     progress = Console(stderr=True)
+    workplace = Workplace(in_process=True)
+    limits = workplace.limits(method.limits)
     with (
-        Workplace(in_process=True).opened(method.recipe(checkpoint), progress) as analyse,
+        workplace.opened(method.recipe(checkpoint), progress) as analyse,
         tempfile.TemporaryDirectory(prefix="vidray-") as folder,
     ):
-        archive = Archive(s3=output.s3, folder=folder, max_bytes=DecodeLimits().max_bytes)
+        archive = Archive(s3=output.s3, folder=folder, max_bytes=limits.max_bytes)
         provenance = entry.record.provenance
         model = ModelIdentity(provenance.model, provenance.model_digest, row_flags(checkpoint))
         analyst = Analyst(analyse, archive, method, model)

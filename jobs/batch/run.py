@@ -19,7 +19,6 @@ from jobs.exits import Exit
 from jobs.gauges import Gauges
 from jobs.results import DEMO_KNOWS
 from jobs.workplace import Workplace
-from pipeline.config import DecodeLimits
 from pipeline.model.declared import DEMO_FLAG
 from pipeline.store.archive import Archive
 from pipeline.store.commit import finish, load_success
@@ -74,7 +73,7 @@ def _make_all(
         Workplace.of(job).opened(method.recipe(prepared.checkpoint), console) as analyse,
         tempfile.TemporaryDirectory(prefix="vidray-", dir=job.copies) as copies,
     ):
-        archive = Archive(s3=prepared.s3, folder=copies, max_bytes=DecodeLimits().max_bytes)
+        archive = Archive(s3=prepared.s3, folder=copies, max_bytes=prepared.limits.max_bytes)
         analyst = Analyst(analyse, archive, method, prepared.model, hear=gauges.hear)
 
         async def make_row(item: Item) -> Record:

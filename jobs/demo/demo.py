@@ -52,7 +52,11 @@ def run_demo(
         clips = make_archive(folder / "clips", num_clips, SEED)
     sampling = load_generation(checkpoint).sampling
     recipe = Recipe(
-        checkpoint=checkpoint, options=PlanOptions(), reader=serving.reader, int8=serving.int8
+        checkpoint=checkpoint,
+        options=PlanOptions(),
+        reader=serving.reader,
+        int8=serving.int8,
+        limits=serving.limits,
     )
     with Workplace.of(serving).opened(recipe, progress) as analyse:
         records = asyncio.run(_analyse_all(analyse, clips, sampling, progress))
