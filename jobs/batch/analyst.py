@@ -60,7 +60,7 @@ class Analyst:
             record = failure(source, tasks, self._model, video_id=item.video_id, error=error)
         if record.size_bytes is None:
             record = replace(record, size_bytes=item.size_bytes)
-        return record
+        return replace(record, extra=dict(item.extra))
 
     @asynccontextmanager
     async def _opened(self, item: Item) -> AsyncIterator[LocalCopy]:

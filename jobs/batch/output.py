@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreCorrupt
 from pipeline.store.items import Item
 from pipeline.store.job_plan import JobPlan, PlannedItems, load_plan
 from pipeline.store.objects import ObjectStore
@@ -43,6 +44,14 @@ def open_output(uri: str) -> Output:
     return Output(store, plan, s3)
 
 
+def records_of(rows: pa.Table, *, uri: str) -> list[Record]:
+    """The records of a part of this output; StoreCorrupt if they are no rows that we know."""
+    try:
+        return from_table(rows)
+    except ValueError as error:
+        raise StoreCorrupt(f"{uri} cannot be read: {str(error).splitlines()[0]}") from error
+
+
 def find(output: Output, name: str) -> Iterator[CommittedRow]:
     """Rows of the video with this uri, this end of a uri, or this video_id; part by part."""
     planned = PlannedItems(output.store, output.plan)
@@ -52,6 +61,6 @@ def find(output: Output, name: str) -> Iterator[CommittedRow]:
             pc.equal(table["video_id"], name),
             pc.or_(pc.equal(table["uri"], name), pc.ends_with(table["uri"], f"/{name}")),
         )
-        records = from_table(table.filter(is_it))
+        records = records_of(table.filter(is_it), uri=output.store.uri)
         items = {item.video_id: item for item in planned.part(index)} if records else {}
         yield from (CommittedRow(items[record.video_id], record) for record in records)

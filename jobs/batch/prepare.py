@@ -19,6 +19,7 @@ from pipeline.store.objects import ObjectStore, probe
 from pipeline.store.open import S3_SCHEME, open_store
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import find_items
+from pipeline.tasks.records import SCHEMA_VERSION
 
 NO_MODEL = (
     "--model is missing: a Qwen2-VL folder, or vidray-demo, which knows drawn shapes only "
@@ -54,6 +55,7 @@ class Prepared:
             model_digest=model.digest,
             config=method.to_json(),
             items_per_part=job.videos_per_part,
+            row_schema=str(SCHEMA_VERSION),
         )
         store = open_store(job.out, s3)
         return cls(

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 
-from jobs.batch.output import find, open_output
+from jobs.batch.output import find, open_output, records_of
 from jobs.exits import Exit
 from jobs.results import printable, rows
 from pipeline.errors import ConfigError
 from pipeline.store.objects import ObjectStore
 from pipeline.store.rows import read_rows
-from pipeline.tasks.records import Record, from_table, to_json
+from pipeline.tasks.records import Record, to_json
 
 
 def run(uri: str, name: str | None, *, limit: int, json: bool) -> int:
@@ -32,7 +32,7 @@ def run(uri: str, name: str | None, *, limit: int, json: bool) -> int:
 
 
 def _records(store: ObjectStore) -> Iterator[Record]:
-    return (record for table in read_rows(store) for record in from_table(table))
+    return (record for table in read_rows(store) for record in records_of(table, uri=store.uri))
 
 
 def _line(record: Record) -> str:
@@ -50,5 +50,7 @@ def _full(record: Record) -> Iterator[str]:
         cells = [f"{name} {value}" for name, value in fields.items() if name != "windows"]
         yield f"  {group}: {printable(', '.join(cells)) or 'unknown'}"
     yield f"  identity: {record.video_id}, etag {record.etag}, {record.size_bytes} bytes"
+    for name, value in record.extra.items():
+        yield f"  {printable(name)}: {printable(value)}"
     if record.flags:
         yield f"  flags: {', '.join(record.flags)}"

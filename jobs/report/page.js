@@ -72,9 +72,10 @@ function strip(video) {
   return element("div", { class: "strip", role: "group", "aria-label": "Frames", tabindex: "0" }, ...frames);
 }
 
-function provenance(video) {
-  const rows = video.made_by.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, element("bdi", {}, value))]);
-  return element("details", {}, element("summary", {}, "How this row was made"), element("dl", {}, ...rows));
+function details(title, pairs) {
+  if (!pairs.length) return null;
+  const rows = pairs.flatMap(([name, value]) => [element("dt", {}, element("bdi", {}, name)), element("dd", {}, element("bdi", {}, value))]);
+  return element("details", {}, element("summary", {}, title), element("dl", {}, ...rows));
 }
 
 function card(video) {
@@ -89,14 +90,15 @@ function card(video) {
     lines("Captions", video.captions, video),
     lines("Answers", video.answers, video),
     lines("Boxes", video.boxes, video),
-    provenance(video),
+    details("From the list", video.extra),
+    details("How this row was made", video.made_by),
   );
 }
 
 const texts = videos.map((video) => {
   const results = [...video.captions, ...video.answers, ...video.boxes];
   const words = results.flatMap((line) => [line.head, line.text]);
-  return [video.folder + video.name, video.code, video.detail, ...video.flags, ...words].join("\n").toLowerCase();
+  return [video.folder + video.name, video.code, video.detail, ...video.flags, ...video.extra.flat(), ...words].join("\n").toLowerCase();
 });
 
 const rules = {

@@ -68,6 +68,7 @@ class VideoView:
     captions: tuple[Line, ...]
     answers: tuple[Line, ...]
     boxes: tuple[Line, ...]
+    extra: tuple[tuple[str, str], ...]
     made_by: tuple[tuple[str, str], ...]
 
     @classmethod
@@ -90,6 +91,7 @@ class VideoView:
             captions=tuple(_caption_line(caption) for caption in record.captions),
             answers=tuple(_answer_line(answer) for answer in record.answers),
             boxes=tuple(_box_line(index, box) for index, box in enumerate(record.boxes)),
+            extra=tuple((visible(name), visible(text)) for name, text in record.extra.items()),
             made_by=tuple(_made_by(record)),
         )
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ ITEM_SCHEMA = pa.schema(
         pa.field("ground", pa.list_(pa.string()), nullable=False),
         pa.field("start_s", pa.float64()),
         pa.field("end_s", pa.float64()),
+        pa.field("extra", pa.map_(pa.string(), pa.string()), nullable=False),
     ]
 )
 
@@ -29,6 +30,7 @@ class Item:
 
     uri: an absolute path or s3://bucket/key, verbatim. etag, size_bytes: as listed, None in a
     manifest that did not say. ground: things to find. start_s, end_s: the range, None is open.
+    extra: a manifest's other columns; they ride along and change nothing.
     """
 
     uri: str
@@ -38,6 +40,7 @@ class Item:
     ground: tuple[str, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not self.uri or "\0" in self.uri:
@@ -63,7 +66,7 @@ def items_to_table(items: Iterable[Item]) -> pa.Table:
 
 
 def table_to_items(table: pa.Table) -> Iterator[Item]:
-    """The items of an ITEM_SCHEMA table, in row order."""
-    for row in table.drop_columns(["video_id"]).to_pylist():
+    """The items of an ITEM_SCHEMA table, in row order; of one without `extra`, too."""
+    for row in table.drop_columns(["video_id"]).to_pylist(maps_as_pydicts="strict"):
         questions, ground = tuple(row.pop("questions")), tuple(row.pop("ground"))
         yield Item(questions=questions, ground=ground, **row)

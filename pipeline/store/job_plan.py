@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import MIB
 from pipeline.errors import ConfigError, StoreCorrupt
-from pipeline.store.items import ITEM_SCHEMA, Item, items_to_table, table_to_items
+from pipeline.store.items import Item, items_to_table, table_to_items
 from pipeline.store.objects import ObjectStore, find
 from pipeline.store.parquet import read_table, to_bytes
 
@@ -56,12 +56,16 @@ def pass_by(point: CommitPoint) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What makes two submissions the same job. config: the job's settings as canonical JSON."""
+    """What makes two submissions the same job. config: the job's settings as canonical JSON.
+
+    row_schema: the version of its rows, so that a job's parts are all alike.
+    """
 
     source: str
     model_digest: str
     config: str
     items_per_part: int = 64
+    row_schema: str = "1"  # of plans that do not say
 
     def __post_init__(self) -> None:
         if not 1 <= self.items_per_part <= _SHARD_ROWS:
@@ -171,7 +175,7 @@ def read_shard(store: ObjectStore, shard: Shard) -> pa.Table:
     if data is None or hashlib.sha256(data).hexdigest() != shard.sha256:
         raise StoreCorrupt(f"{store.uri}: {shard.key} is missing or not what was planned")
     try:
-        return read_table(data, ITEM_SCHEMA.names)
+        return read_table(data)
     except ValueError as error:
         raise StoreCorrupt(f"{store.uri}: {shard.key} is {error}") from error
 
@@ -195,6 +199,11 @@ def _write_shards(
         table = items_to_table(block)
         data = to_bytes(table)
         shard = Shard(sha256=hashlib.sha256(data).hexdigest(), num_items=len(block))
+        if len(data) > MAX_SHARD_BYTES:
+            raise ConfigError(
+                f"{len(block)} videos of {spec.source} take {len(data)} bytes in the plan; "
+                f"limit {MAX_SHARD_BYTES}: leave columns out of the list"
+            )
         store.put_new(shard.key, data)  # there already: the same bytes, by its name
         shards.append(shard)
         ids.append(np.array([int(item.video_id[:16], 16) for item in block], dtype=np.uint64))
@@ -218,14 +227,28 @@ def _require_unique(ids: NDArray[np.uint64], plan: JobPlan, store: ObjectStore) 
         raise ConfigError(f"{len(repeats)} videos are listed more than once, the first is {uri}")
 
 
+_SPEC_WORDS = {
+    "source": "another source",
+    "model_digest": "another model",
+    "config": "other settings",
+    "items_per_part": "another number of videos in a part",
+}
+
+
 def _require_same_job(plan: JobPlan, spec: JobSpec, job_id: str | None, uri: str) -> None:
     held, asked = asdict(plan.spec), asdict(spec)
-    differing = [name for name in asked if held[name] != asked[name]]
+    differing = [words for name, words in _SPEC_WORDS.items() if held[name] != asked[name]]
     if job_id not in (None, plan.job_id):
-        differing.append("job_id")
+        differing.append("another job id")
+    if not differing and plan.spec.row_schema != spec.row_schema:
+        raise ConfigError(
+            f"{uri} holds job {plan.job_id}, whose rows have schema {plan.spec.row_schema}; this "
+            f"vidray writes schema {spec.row_schema}, and a job's rows are all alike: go on with "
+            "the vidray that began it, or choose another output"
+        )
     if differing:
         raise ConfigError(
-            f"{uri} holds job {plan.job_id}, made with another {' and '.join(differing)}; "
+            f"{uri} holds job {plan.job_id}, made with {' and '.join(differing)}; "
             "repeat that job, or choose another output"
         )
 

@@ -8,7 +8,7 @@ Times are seconds from the first frame of the video. All text the model wrote is
 import dataclasses
 import types
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from pipeline.errors import FailureCode
 from pipeline.types import MediaInfo, SamplingPlan, Window
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = 2  # 2: extra; flags of demo models. Rows of every earlier one are read.
+SCHEMA_KEY = "vidray.schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,9 @@ class Record:
     captions: tuple[Caption, ...] = ()
     answers: tuple[Answer, ...] = ()
     boxes: tuple[Box, ...] = ()
+    extra: Annotated[dict[str, str], Doc("the manifest's other columns, as text")] = field(
+        default_factory=dict
+    )
     media: MediaFacts | None = None
     plan: PlanFacts | None = None
     provenance: Provenance
@@ -216,8 +220,17 @@ def to_table(records: Iterable[Record]) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[Record]:
-    """The records of a SCHEMA table; pydantic's ValidationError if it holds something else."""
-    return [_RECORD.validate_python(row) for row in table.to_pylist()]
+    """The records of a table of this SCHEMA or an earlier one; ValueError if it holds others.
+
+    A field that came with a later schema has a default, which earlier rows get.
+    """
+    written = (table.schema.metadata or {}).get(SCHEMA_KEY.encode(), b"1").decode()
+    if not written.isdecimal() or int(written) > SCHEMA_VERSION:
+        raise ValueError(
+            f"rows of schema {written}; this vidray reads 1 to {SCHEMA_VERSION}: use a newer one"
+        )
+    rows = table.to_pylist(maps_as_pydicts="strict")
+    return [_RECORD.validate_python(row) for row in rows]
 
 
 _RECORD = TypeAdapter(Record)
@@ -226,7 +239,7 @@ _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.boo
 
 def _fields(kind: type) -> list[pa.Field]:
     hints = get_type_hints(kind, include_extras=True)
-    return [_field(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
+    return [_field(column.name, hints[column.name]) for column in dataclasses.fields(kind)]
 
 
 def _field(name: str, hint: Any) -> pa.Field:
@@ -243,6 +256,8 @@ def _field(name: str, hint: Any) -> pa.Field:
 def _arrow_type(hint: Any) -> pa.DataType:
     if get_origin(hint) is tuple:
         return pa.list_(_field("item", get_args(hint)[0]))
+    if get_origin(hint) is dict:
+        return pa.map_(*map(_arrow_type, get_args(hint)))
     if get_origin(hint) is Literal or hint is FailureCode:
         return pa.string()
     if dataclasses.is_dataclass(hint):
@@ -250,4 +265,4 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return _SCALARS[hint]
 
 
-SCHEMA = pa.schema(_fields(Record), metadata={"vidray.schema": SCHEMA_VERSION})
+SCHEMA = pa.schema(_fields(Record), metadata={SCHEMA_KEY: str(SCHEMA_VERSION)})

@@ -219,14 +219,23 @@ def test_submitting_twice_gives_one_job() -> None:
     assert open_job(MemoryStore(), SPEC, make_items(1), job_id="mine").job_id == "mine"
 
 
-@pytest.mark.parametrize("field", ["source", "model_digest", "config", "items_per_part"])
-def test_another_job_in_the_same_place_is_refused_by_name(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("source", "made with another source;"),
+        ("model_digest", "made with another model;"),
+        ("config", "made with other settings;"),
+        ("items_per_part", "made with another number of videos in a part;"),
+        ("row_schema", "whose rows have schema 1; this vidray writes schema other"),
+    ],
+)
+def test_another_job_in_the_same_place_is_refused_by_name(field: str, words: str) -> None:
     store = MemoryStore()
     open_job(store, SPEC, make_items(NUM_ITEMS))
     other = replace(SPEC, **{field: 7 if field == "items_per_part" else "other"})
-    with pytest.raises(ConfigError, match=field):
+    with pytest.raises(ConfigError, match=words):
         open_job(store, other, make_items(NUM_ITEMS))
-    with pytest.raises(ConfigError, match="job_id"):
+    with pytest.raises(ConfigError, match="another job id"):
         open_job(store, SPEC, make_items(NUM_ITEMS), job_id="another")
 
 

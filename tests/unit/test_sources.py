@@ -15,7 +15,6 @@ import pytest
 from pipeline.errors import BadInput, ConfigError, FailureCode, StoreDenied
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item, items_to_table, table_to_items
-from pipeline.store.manifest import MAX_LINE_CHARS, read_manifest
 from pipeline.store.open import open_store
 from pipeline.store.s3 import S3Store
 from pipeline.store.s3_config import S3Config
@@ -144,33 +143,6 @@ def test_every_manifest_format_gives_the_same_items(
     assert list(find_items(str(path))) == expected
 
 
-@pytest.mark.parametrize(
-    ("suffix", "content", "message"),
-    [
-        (".jsonl", b'{"uri": "a", "question": "?"}', "unknown column 'question'"),
-        (".jsonl", b'{"uri": 5}', "uri must be a text"),
-        (".jsonl", b'{"uri": "a", "start_s": 5, "end_s": 5}', "0 <= start_s < end_s"),
-        (".jsonl", b'{"uri": "a", "start_s": NaN}', "0 <= start_s < end_s"),
-        (".jsonl", b'{"uri": "a", "questions": [1]}', "list of texts"),
-        (".jsonl", b"{", "row 0"),
-        (".jsonl", b"[1]", "JSON object"),
-        (".csv", b"uri\na,b\n", "number of fields"),
-        (".csv", b'uri,questions\na,"[1"\n', "row 1"),
-        (".csv", b"name\na\n", "unknown column"),
-        (".txt", b"caf\xe9.mp4", "utf-8"),
-        (".txt", b"x" * (MAX_LINE_CHARS + 1), "longer than"),
-        (".parquet", b"PAR1 nothing PAR1", "row 0"),
-    ],
-)
-def test_a_bad_manifest_is_refused_with_its_name_and_row(
-    suffix: str, content: bytes, message: str
-) -> None:
-    file = io.BytesIO(content)
-    with pytest.raises(ConfigError, match="manifest list") as error:
-        list(read_manifest(file, name="list", suffix=suffix, resolve=str))
-    assert message in str(error.value)
-
-
 def test_only_s3_is_a_scheme_in_a_manifest(tmp_path: Path) -> None:
     lines = ["s3://bucket/k.mp4", "/abs/x.mp4", "http://127.0.0.1/x", "concat:a|b", "-i", "sub/y"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
@@ -184,7 +156,10 @@ def test_only_s3_is_a_scheme_in_a_manifest(tmp_path: Path) -> None:
 
 
 def test_items_survive_the_trip_through_arrow() -> None:
-    items = [Item(uri="/a", etag="e", size_bytes=3, questions=("é?",), end_s=2.0), Item(uri="/b")]
+    items = [
+        Item(uri="/a", etag="e", size_bytes=3, questions=("é?",), end_s=2.0, extra={"k": "v"}),
+        Item(uri="/b"),
+    ]
     table = items_to_table(items)
     assert list(table_to_items(table)) == items
     assert table["video_id"].to_pylist() == [item.video_id for item in items]
