@@ -66,6 +66,20 @@ def run_on_a_terminal(model, *arguments):
     return process.wait(DEADLINE_S), sent.decode(errors="replace")
 
 
+def test_a_profiles_limit_holds_over_ray_and_a_lower_one_of_the_command_wins(
+    model, clip, tmp_path
+):
+    profile = tmp_path / "small.yaml"
+    profile.write_text("limits: {max_pixels: 100}")
+    done = run(model, clip, "--json", where=("--profile", str(profile)))
+    assert done.returncode == 3, done.stderr
+    record = from_json(done.stdout)
+    assert record.code is FailureCode.TOO_MANY_PIXELS
+    assert "100" in record.detail
+    done = run(model, clip, "--json", "--limits-max-bytes", 7, where=("--profile", str(profile)))
+    assert from_json(done.stdout).code is FailureCode.TOO_MANY_BYTES
+
+
 def test_json_is_one_record_per_line_and_nothing_else(model, clip, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video " * 100)

@@ -60,8 +60,11 @@ def make_row(fleet: Fleet, item: Item, folder: Path) -> Record:
 
 def test_a_video_is_asked_its_own_questions_over_its_own_range(clip: Path, tmp_path: Path) -> None:
     fleet = Fleet()
-    item = planned(clip, questions=("Mine?",), ground=("it",), start_s=2.0, end_s=3.0)
+    item = planned(
+        clip, questions=("Mine?",), ground=("it",), start_s=2.0, end_s=3.0, extra={"label": "cat"}
+    )
     row = make_row(fleet, item, tmp_path)
+    assert row.extra == {"label": "cat"}
     ((source, tasks),) = fleet.asked
     assert (row.video_id, row.uri, row.etag) == (item.video_id, item.uri, item.etag)
     assert row.size_bytes == 5
@@ -84,8 +87,9 @@ def test_a_video_is_asked_its_own_questions_over_its_own_range(clip: Path, tmp_p
 def test_a_videos_own_fault_is_its_row_and_nothing_was_asked(
     change: dict[str, Any], code: FailureCode, clip: Path, tmp_path: Path
 ) -> None:
-    fleet, item = Fleet(), replace(planned(clip), **change)
+    fleet, item = Fleet(), replace(planned(clip, extra={"label": "cat"}), **change)
     row = make_row(fleet, item, tmp_path)
+    assert row.extra == {"label": "cat"}
     assert (row.status, row.code, row.video_id) == ("failed", code, item.video_id)
     assert (row.provenance.model, row.provenance.model_digest) == ("m", "d")
     assert str(tmp_path) not in (row.detail or "")

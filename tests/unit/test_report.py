@@ -250,3 +250,8 @@ def test_rows_of_a_demo_model_are_told_once_at_the_top_and_are_no_oddity(tmp_pat
     assert tally.num_flagged == 0
     write_report([good_row(0)], tmp_path / "page.html")
     assert "demo model" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_lists_own_columns_are_on_the_card_as_text() -> None:
+    view = VideoView.of(replace(good_row(0), extra={"la\u202ebel": ATTACK}), ())
+    assert view.extra == (("la\\u202ebel", ATTACK),)
