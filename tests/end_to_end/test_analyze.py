@@ -66,9 +66,7 @@ def run_on_a_terminal(model, *arguments):
     return process.wait(DEADLINE_S), sent.decode(errors="replace")
 
 
-def test_a_profiles_limit_holds_over_ray_and_a_lower_one_of_the_command_wins(
-    model, clip, tmp_path
-):
+def test_a_profiles_limit_holds_over_ray_and_a_lower_one_of_the_command_wins(model, clip, tmp_path):
     profile = tmp_path / "small.yaml"
     profile.write_text("limits: {max_pixels: 100}")
     done = run(model, clip, "--json", where=("--profile", str(profile)))

@@ -49,6 +49,8 @@ type("page", "99");
 found.last = [count(), find("page").value, find("next").disabled];
 type("search", "CLIP-00007");
 found.searched = [count(), document.querySelector("h3 bdi").textContent];
+type("search", "by HAND");
+found.listed = [count(), document.querySelector("h3 bdi").textContent];
 type("search", "no such words");
 found.none = [count(), find("count").textContent];
 type("search", "");
@@ -99,7 +101,14 @@ def test_hostile_rows_are_shown_and_do_not_run(tmp_path: Path) -> None:
 
 
 def test_a_reader_can_page_search_filter_and_change_the_light(tmp_path: Path) -> None:
-    rows = [*map(good_row, range(42)), bad_row(1), bad_row(2, FailureCode.EMPTY_FILE)]
+    listed = replace(good_row(9), extra={"labelled": "by hand"})
+    rows = [
+        *map(good_row, range(9)),
+        listed,
+        *map(good_row, range(10, 42)),
+        bad_row(1),
+        bad_row(2, FailureCode.EMPTY_FILE),
+    ]
     path = tmp_path / "report.html"
     still = Still(time_s=1.0, jpeg=jpeg())
     write_report(rows, path, read_stills=lambda record: [still])
@@ -113,6 +122,7 @@ def test_a_reader_can_page_search_filter_and_change_the_light(tmp_path: Path) ->
     assert found["second"] == [20, "21 to 40 of 44", "list"]
     assert found["last"] == [4, "3", True]
     assert found["searched"] == [1, "clip-00007.mp4"]
+    assert found["listed"] == [1, "clip-00009.mp4"]
     assert found["none"] == [0, "No video matches."]
     assert found["failed"] == [1, "code:truncated"]
     assert found["good"] == "1 to 20 of 42"
