@@ -20,6 +20,9 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/installed
+	$(BIN)/python -m jobs.reference docs/configuration.md
+
 .venv/bin/python:
 	@$(PYTHON) -m pipeline.platforms
 	$(PYTHON) -m venv .venv

@@ -21,7 +21,7 @@ class Job(TaskOptions, ServingOptions):
 
     source: str = Field(
         description="A folder, a pattern (clips/**/*.mp4), s3://bucket/prefix, one video, or a "
-        "manifest (.txt, .csv, .jsonl, .parquet)."
+        "manifest (.txt, .csv, .tsv, .jsonl, .parquet)."
     )
     out: str = Field(description="Where rows go: a folder or s3://bucket/prefix, one job each.")
     model: Path | None = Field(

@@ -1,4 +1,4 @@
-"""Manifests: a list of videos as txt (a uri a line), csv, jsonl or parquet, read as a stream.
+"""Manifests: a list of videos as txt (a uri a line), csv, tsv, jsonl or parquet, as a stream.
 
 Columns: uri (or url, path, video), and optionally questions (or question, ask) and ground (a text,
 or a list of them: a JSON list in csv), start_s and end_s. Any other column rides along into the
@@ -266,6 +266,7 @@ def _parquet(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
 _READERS: dict[str, Callable[[IO[bytes]], Iterator[tuple[int, Row]]]] = {
     ".txt": _txt,
     ".csv": _csv,
+    ".tsv": _csv,
     ".jsonl": _jsonl,
     ".parquet": _parquet,
 }

@@ -35,6 +35,7 @@ ITEM = Item(uri="a.mp4", start_s=1.5, extra={"label": "cat", "score": "3"})
         (".csv", "uri;start_s;label;score\r\na.mp4;1,5;cat;3\r\n"),
         (".csv", "sep=;\nuri;start_s;label;score\na.mp4;1,5;cat;3\n"),
         (".csv", "uri\tstart_s\tlabel\tscore\na.mp4\t1.5\tcat\t3\n"),
+        (".tsv", "uri\tstart_s\tlabel\tscore\na.mp4\t1.5\tcat\t3\n"),
         (".csv", "\ufeffuri,start_s,label,score\na.mp4,1.5,cat,3\n"),
         (".csv", "uri\tstart_s\tlabel\tscore\r\na.mp4\t1.5\tcat\t3\r\n".encode("utf-16")),
         (".csv", "\n\nuri,start_s,label,score\n,,,\na.mp4,1.5,cat,3\n,,,\n"),
