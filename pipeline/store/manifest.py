@@ -37,7 +37,7 @@ Row = Mapping[str, Any]
 class _Wrong(ValueError):
     """What a line holds is not what was expected of it. number: from 1; None: the whole file."""
 
-    def __init__(self, number: int | None, what: str) -> None:
+    def __init__(self, what: str, *, number: int | None = None) -> None:
         super().__init__(what)
         self.number = number
 
@@ -56,7 +56,7 @@ def read_manifest(
             try:
                 yield _item(row, resolve)
             except ValueError as error:
-                raise _Wrong(number, str(error)) from error
+                raise _Wrong(str(error), number=number) from error
     except _Wrong as error:
         where = "" if error.number is None else f", {unit} {error.number}"
         raise ConfigError(f"manifest {name}{where}: {error}") from error
@@ -156,9 +156,11 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
     while line := text.readline(MAX_LINE_CHARS):
         number += 1
         if len(line) == MAX_LINE_CHARS:
-            raise _Wrong(number, f"longer than {MAX_LINE_CHARS} characters")
+            raise _Wrong(f"longer than {MAX_LINE_CHARS} characters", number=number)
         if not line.isascii() and re.search("[\ud800-\udfff]" if not is_wide else "\ufffd", line):
-            raise _Wrong(number, f"not {'UTF-16' if is_wide else 'UTF-8'} text; save it as UTF-8")
+            raise _Wrong(
+                f"not {'UTF-16' if is_wide else 'UTF-8'} text; save it as UTF-8", number=number
+            )
         yield number, line
     text.detach()
 
@@ -189,12 +191,14 @@ def _csv(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
                 if header is not row:
                     yield number, dict(zip(header, row, strict=True))
             elif len(row) != len(header):
-                raise _Wrong(number, f"{len(row)} fields, where the header names {len(header)}")
+                raise _Wrong(
+                    f"{len(row)} fields, where the header names {len(header)}", number=number
+                )
             else:
                 cells = zip(header, row, strict=True)
                 yield number, {name: cell for name, cell in cells if name or cell}
     except csv.Error as error:
-        raise _Wrong(rows.line_num + num_skipped, f"not CSV: {error}") from error
+        raise _Wrong(f"not CSV: {error}", number=rows.line_num + num_skipped) from error
 
 
 def _delimiter(first: str) -> str:
@@ -208,14 +212,16 @@ def _header(row: list[str], number: int) -> list[str]:
     """The row itself if it names columns; ["uri"] if it begins a plain list without a header."""
     repeated = [name for name in row if name and row.count(name) > 1]
     if repeated:
-        raise _Wrong(number, f"the column {repeated[0]!r} stands there twice")
+        raise _Wrong(f"the column {repeated[0]!r} stands there twice", number=number)
     if "uri" in _ours(tuple(row)):
         return row
     if any(map(_is_place, row)):
         if len(row) == 1:
             return ["uri"]
-        raise _Wrong(number, f"a header is missing: a line such as {_example(row)!r} before this")
-    raise _Wrong(number, f"no column is named {_either(NAMES['uri'])}, got {', '.join(row)}")
+        raise _Wrong(
+            f"a header is missing: a line such as {_example(row)!r} before this", number=number
+        )
+    raise _Wrong(f"no column is named {_either(NAMES['uri'])}, got {', '.join(row)}", number=number)
 
 
 def _is_place(cell: str) -> bool:
@@ -240,11 +246,11 @@ def _jsonl(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             what = f"not a JSON object: {error.msg} at character {error.pos + 1}"
-            raise _Wrong(number, what) from error
+            raise _Wrong(what, number=number) from error
         except RecursionError as error:
-            raise _Wrong(number, "not a JSON object: nested too deep") from error
+            raise _Wrong("not a JSON object: nested too deep", number=number) from error
         if not isinstance(row, dict):
-            raise _Wrong(number, f"not a JSON object, got {shown(row)}")
+            raise _Wrong(f"not a JSON object, got {shown(row)}", number=number)
         yield number, row
 
 
@@ -255,7 +261,7 @@ def _parquet(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
         try:
             batch = next(batches, None)
         except ValueError as error:
-            raise _Wrong(None, str(error)) from error
+            raise _Wrong(str(error)) from error
         if batch is None:
             return
         for row in batch.to_pylist():
