@@ -31,7 +31,7 @@ DEMO_NOTICE = "vidray-demo knows coloured shapes; pass --model for Qwen2-VL"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class AnalyzeCommand:
     """The command line, as typed. out: where frames with boxes on them go."""
 
     tasks: TaskOptions
@@ -72,7 +72,7 @@ class Settings:
                 raise ConfigError(f"--trace {self.trace}: {error.strerror}") from error
 
 
-def run(settings: Settings) -> int:
+def run(settings: AnalyzeCommand) -> int:
     """Analyse every clip; returns the exit code. ConfigError before any clip is touched."""
     settings.require_good()  # before a large model is loaded
     serving = settings.serving
@@ -105,7 +105,7 @@ def run(settings: Settings) -> int:
 
 
 async def _analyse_all(
-    settings: Settings, tasks: Tasks, analyse: Analyse, display: Display, trace: Trace
+    settings: AnalyzeCommand, tasks: Tasks, analyse: Analyse, display: Display, trace: Trace
 ) -> list[Record]:
     records = []
     for number, clip in enumerate(settings.clips, start=1):

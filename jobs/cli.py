@@ -69,10 +69,12 @@ def analyze(
 ) -> int:
     """Describe clips, answer questions about them, find things in them."""
     with Console(stderr=True).status("starting"):
-        from jobs.analyze import Settings, run  # noqa: PLC0415 - torch takes seconds to import
+        from jobs.analyze import AnalyzeCommand, run  # noqa: PLC0415 - torch takes seconds to import
 
     return run(
-        Settings(tasks=tasks, serving=serving, clips=tuple(clips), out=out, json=json, trace=trace)
+        AnalyzeCommand(
+            tasks=tasks, serving=serving, clips=tuple(clips), out=out, json=json, trace=trace
+        )
     )
 
 

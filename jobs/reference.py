@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from actors.profile import Profile
-from jobs.batch.flags import POSITIONAL
 from jobs.batch.job import Job
+from jobs.batch.job_flags import POSITIONAL
 from jobs.cli import app
 from jobs.exits import Exit
 from jobs.flags import fields_of, flag_of, metavar_of

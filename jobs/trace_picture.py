@@ -22,7 +22,7 @@ COLOURS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Slice:
     """A slice. started_ms counts from the first one."""
 
     track: tuple[int, int]
@@ -36,7 +36,7 @@ class Bar:
 class TraceChart:
     """Bars, and the label of each track they stand on, top to bottom."""
 
-    bars: tuple[Bar, ...]
+    bars: tuple[Slice, ...]
     labels: dict[tuple[int, int], str]
 
     @classmethod
@@ -107,7 +107,7 @@ def _axis(duration_ms: float, height_px: int) -> Iterator[str]:
         )
 
 
-def _legend(bars: Sequence[Bar]) -> Iterator[str]:
+def _legend(bars: Sequence[Slice]) -> Iterator[str]:
     stages = {bar.stage for bar in bars}
     for number, stage in enumerate(stage for stage in COLOURS if stage in stages):
         x = LABEL_PX + 90 * number
@@ -130,8 +130,8 @@ def _shortened(label: str) -> str:
     return label if len(label) <= 30 else f"{label[:14]}\N{HORIZONTAL ELLIPSIS}{label[-15:]}"
 
 
-def _bar(event: dict[str, Any]) -> Bar:
-    return Bar(
+def _bar(event: dict[str, Any]) -> Slice:
+    return Slice(
         track=(int(event["pid"]), int(event["tid"])),
         stage=str(event["cat"]) if event["cat"] in COLOURS else "plan",
         name=str(event["name"]),

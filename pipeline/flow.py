@@ -76,13 +76,13 @@ class Flow(Generic[Frames, Tokens]):
             await berth.member.close(name)
             raise
 
-    async def stream(self, view: View | None) -> "OpenStream[Tokens]":
+    async def stream(self, view: View | None) -> "DecoderStream[Tokens]":
         """Room in a decoder for a view, or for prompts of text alone. Close it."""
         media = self.model.prompts.media(view)
         num_tokens = sum(medium.num_tokens for medium in media)
         num_tokens += self.model.prompts.limits.question_tokens
         berth = self._decoders.least_loaded(load=num_tokens)
-        stream = OpenStream(berth, self._new_name(), view, num_tokens=num_tokens)
+        stream = DecoderStream(berth, self._new_name(), view, num_tokens=num_tokens)
         try:
             await berth.member.open(stream.name, media)
         except BaseException:
@@ -233,7 +233,7 @@ class _Ahead(Generic[Frames, Tokens]):
         await asyncio.gather(*dropped, return_exceptions=True)
 
 
-class OpenStream(Generic[Tokens]):
+class DecoderStream(Generic[Tokens]):
     """The language model looking at one view, or at text alone. num_tokens: what it reserves."""
 
     def __init__(

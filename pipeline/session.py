@@ -18,7 +18,7 @@ from pipeline.config import Sampling
 from pipeline.engine.question import Completion, Question
 from pipeline.errors import BadInput, FailureCode, Transient
 from pipeline.events import Listener, Moved, Planned, Words, ignore
-from pipeline.flow import AnyFlow, EncodedChunk, OpenStream, Video
+from pipeline.flow import AnyFlow, DecoderStream, EncodedChunk, Video
 from pipeline.span import Process
 from pipeline.tasks.records import Answer, Box
 from pipeline.tasks.requests import (
@@ -51,7 +51,7 @@ class Reply:
 class _Watched:
     """A stream that has seen all of its view."""
 
-    stream: OpenStream[object]
+    stream: DecoderStream[object]
     num_users: int = 0
 
 
@@ -267,7 +267,9 @@ class Session:
         return whole
 
     @asynccontextmanager
-    async def _watched(self, view: View, listener: Listener) -> AsyncIterator[OpenStream[object]]:
+    async def _watched(
+        self, view: View, listener: Listener
+    ) -> AsyncIterator[DecoderStream[object]]:
         """A stream that has seen the view; it stays, unless it was lost or closed itself."""
         key = _key(view)
         async with self._turn:
@@ -298,7 +300,7 @@ class Session:
             if len(self._streams) >= self._max_streams:
                 await self._turn.wait()
 
-    async def _watch(self, view: View, listener: Listener) -> OpenStream[object]:
+    async def _watch(self, view: View, listener: Listener) -> DecoderStream[object]:
         video = self._video or await self._opened_video()
         stream = await self._flow.stream(view)
         try:
@@ -313,7 +315,7 @@ class Session:
     async def _prefill_all(
         self,
         chunks: AsyncIterator[EncodedChunk[object]],
-        stream: OpenStream[object],
+        stream: DecoderStream[object],
         view: View,
         listener: Listener,
     ) -> None:
@@ -340,7 +342,7 @@ class Session:
     async def _prefill(
         self,
         chunk: EncodedChunk[object],
-        stream: OpenStream[object],
+        stream: DecoderStream[object],
         view: View,
         listener: Listener,
     ) -> None:
@@ -357,7 +359,7 @@ class Session:
 
     async def _written(
         self,
-        stream: OpenStream[object],
+        stream: DecoderStream[object],
         requests: Sequence[Request],
         questions: Sequence[Question],
         *,

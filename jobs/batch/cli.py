@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.batch.flags import takes_job
 from jobs.batch.job import Job
+from jobs.batch.job_flags import takes_job
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: an archive in, one row per video out.")
 results = typer.Typer()
@@ -82,7 +82,7 @@ def fsck(
     ] = False,
 ) -> int:
     """Compare a job's output with its plan, byte by byte."""
-    from jobs.batch.check import run  # noqa: PLC0415 - pyarrow and minio take a second to import
+    from jobs.batch.verify import run  # noqa: PLC0415 - pyarrow and minio take a second to import
 
     return run(out, clean=clean)
 

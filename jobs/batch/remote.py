@@ -15,8 +15,8 @@ from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from deploy.profiles import bundled
-from jobs.batch.flags import flags_of
 from jobs.batch.job import Job
+from jobs.batch.job_flags import flags_of
 from jobs.batch.output import open_output
 from jobs.batch.prepare import Prepared
 from jobs.exits import Exit

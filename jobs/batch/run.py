@@ -10,7 +10,7 @@ from actors.profile import Profile
 from deploy.profiles import load_profile
 from jobs.batch.analyst import Analyst
 from jobs.batch.dry_run import dry_run
-from jobs.batch.events import Events, open_events
+from jobs.batch.event_log import Events, open_events
 from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
 from jobs.batch.stop import Stop

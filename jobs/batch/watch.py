@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jobs.batch.events import Events
+from jobs.batch.event_log import Events
 from jobs.results import printable
 from pipeline.store.commit import Receipt
 from pipeline.store.job_plan import JobPlan

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from jobs.analyze import DEMO_NOTICE
-from jobs.demo.archive import UNSEEN_SEED, ClipTruth, make_archive, tasks_of
+from jobs.demo.demo_archive import UNSEEN_SEED, ClipTruth, make_archive, tasks_of
 from jobs.demo.demo_table import Marked, make_table
 from jobs.display import make_display
 from jobs.exits import Exit

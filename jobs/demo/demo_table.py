@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from jobs.demo.archive import ClipTruth
+from jobs.demo.demo_archive import ClipTruth
 from jobs.demo.scores import SMALL_OVERLAP, Scores
 from jobs.results import printable
 from pipeline.tasks.records import Record

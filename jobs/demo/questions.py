@@ -18,7 +18,7 @@ GRAIN = 10  # boxes are written in steps of this many thousandths
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QuestionTruth:
     """A question, the one right answer, and the kind it is scored under."""
 
     kind: str
@@ -37,26 +37,26 @@ def _sentence(shape: Shape) -> str:
     return f"A {shape.colour} {shape.kind} {manner}{event}."
 
 
-def caption_question(scene: Scene, *, is_still: bool) -> Question:
-    return Question("caption", CAPTION_IMAGE if is_still else CAPTION_VIDEO, caption(scene))
+def caption_question(scene: Scene, *, is_still: bool) -> QuestionTruth:
+    return QuestionTruth("caption", CAPTION_IMAGE if is_still else CAPTION_VIDEO, caption(scene))
 
 
-def random_question(scene: Scene, rng: Generator) -> Question | None:
+def random_question(scene: Scene, rng: Generator) -> QuestionTruth | None:
     """A question of a random kind; None when this scene has no clear answer to that kind."""
     kinds = tuple(ASKING)
     kind = kinds[int(rng.integers(len(kinds)))]
     pair = ASKING[kind](scene, rng)
-    return Question(kind, *pair) if pair else None
+    return QuestionTruth(kind, *pair) if pair else None
 
 
-def find_question(scene: Scene, time_s: float, rng: Generator) -> Question:
+def find_question(scene: Scene, time_s: float, rng: Generator) -> QuestionTruth:
     """Where a shape is in the frame shown at time_s."""
     visible = [shape for shape in scene.shapes if shape.is_visible(time_s)]
     if visible and rng.random() > ABSENT_SHARE:
         shape = visible[int(rng.integers(len(visible)))]
-        return Question("find", grounding_question(shape.name), box_text(scene, shape, time_s))
+        return QuestionTruth("find", grounding_question(shape.name), box_text(scene, shape, time_s))
     colour, kind = _absent(scene, rng, visible)
-    return Question("absent", grounding_question(f"the {colour} {kind}"), NOT_THERE)
+    return QuestionTruth("absent", grounding_question(f"the {colour} {kind}"), NOT_THERE)
 
 
 def absent_name(scene: Scene, rng: Generator) -> str:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from jobs.demo.archive import BoxTruth, ClipTruth
+from jobs.demo.demo_archive import BoxTruth, ClipTruth
 from jobs.demo.questions import NOT_THERE
 from jobs.demo.world import Box
 from pipeline.tasks.records import Box as FoundBox

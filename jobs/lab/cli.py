@@ -29,6 +29,6 @@ def bench(
     ] = None,
 ) -> None:
     """Measure against what you would use instead, and against this machine's limits."""
-    from jobs.lab.bench.run import run  # noqa: PLC0415 - torch takes seconds to import
+    from jobs.lab.bench.topics import run  # noqa: PLC0415 - torch takes seconds to import
 
     run(topics, threads=threads, rounds=rounds, folder=folder)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from jobs.exits import Exit
 from jobs.report.page import write_report
-from jobs.report.rows import read_records
+from jobs.report.report_rows import read_records
 from jobs.report.strips import Strips
 from pipeline.store.s3_config import S3Config
 

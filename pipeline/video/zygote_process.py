@@ -33,11 +33,11 @@ def main(control_fd: int) -> int:
             break
     gc.freeze()  # a collection in a child would copy every page
     with suppress(EOFError, ConnectionResetError):
-        Zygote(socket.socket(fileno=control_fd)).serve()
+        ZygoteProcess(socket.socket(fileno=control_fd)).serve()
     return 0
 
 
-class Zygote:
+class ZygoteProcess:
     """The children that live, and their leashes."""
 
     def __init__(self, control: socket.socket) -> None:

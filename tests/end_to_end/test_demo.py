@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.demo.archive import TRUTH_FILE
+from jobs.demo.demo_archive import TRUTH_FILE
 from jobs.lab.train.export import export
 from jobs.lab.train.train import untrained
 from jobs.lab.train.vocabulary import load_tokenizer

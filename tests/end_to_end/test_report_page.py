@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.demo.archive import make_archive
+from jobs.demo.demo_archive import make_archive
 from jobs.demo.world import COLOURS
 from jobs.report.page import write_report
 from jobs.report.strips import Strips

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from jobs.demo.archive import make_archive
+from jobs.demo.demo_archive import make_archive
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
-from jobs.batch.flags import flags_of, takes_job
 from jobs.batch.job import FIELDS, Job, make_job
+from jobs.batch.job_flags import flags_of, takes_job
 from jobs.batch.method import make_method, read_method
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema

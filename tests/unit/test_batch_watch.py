@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.batch.events import Events, open_events
+from jobs.batch.event_log import Events, open_events
 from jobs.batch.watch import LINE_EVERY_S, Watch, describe_failures
 from pipeline.errors import ConfigError, FailureCode, StoreFull
 from pipeline.store.commit import Receipt

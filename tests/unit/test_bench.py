@@ -11,7 +11,7 @@ import pytest
 
 from actors.profile import Profile
 from jobs.lab.bench.key_server import PAGE, key_of, key_server
-from jobs.lab.bench.ray_data import Decode, Encode, Read
+from jobs.lab.bench.ray_data import TwinDecoder, TwinEncoder, TwinReader
 from jobs.timing import medians
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
@@ -60,8 +60,8 @@ def test_the_ray_data_twin_writes_the_words_of_the_flow(tmp_path: Path) -> None:
         for num_frames in (48, 96)
     ]
     planner = Planner(family=load_family(checkpoint), options=OPTIONS)
-    batch = _gathered([next(Read(planner, TASKS)({"path": [str(clip)]})) for clip in clips])
-    written = Decode(checkpoint, Profile())(Encode(checkpoint, 1)(batch))
+    batch = _gathered([next(TwinReader(planner, TASKS)({"path": [str(clip)]})) for clip in clips])
+    written = TwinDecoder(checkpoint, Profile())(TwinEncoder(checkpoint, 1)(batch))
     assert written["answers"] == [_words_of_the_flow(checkpoint, clip) for clip in clips]
 
 

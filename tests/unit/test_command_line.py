@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from jobs import cli
-from jobs.analyze import Settings
+from jobs.analyze import AnalyzeCommand
 from jobs.display import LiveDisplay
 from jobs.draw import COLOURS, draw_boxes
 from jobs.flags import build
@@ -40,7 +40,7 @@ from tests.tiny_folder import write_folder
 
 def settings(clips=(Path("a.mp4"),), out=None, **asked):
     tasks = build(TaskOptions, asked)
-    return Settings(tasks=tasks, serving=ServingOptions(), clips=clips, out=out)
+    return AnalyzeCommand(tasks=tasks, serving=ServingOptions(), clips=clips, out=out)
 
 
 def record(**fields):

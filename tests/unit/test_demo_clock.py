@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from jobs.demo.world import COLOURS, KINDS, Background, Scene, Shape
-from jobs.lab.train.clock import changes, first_x
 from jobs.lab.train.gaze import Gazes
 from jobs.lab.train.lessons import make_clips
 from jobs.lab.train.targets import COLOUR_INDEX, KIND_INDEX, TokenTargets, token_targets
 from jobs.lab.train.teacher import Teacher
+from jobs.lab.train.time_heads import changes, first_x
 from jobs.lab.train.train import untrained
 from jobs.lab.train.vocabulary import load_tokenizer
 from pipeline.types import Grid

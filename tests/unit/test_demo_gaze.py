@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jobs.demo.questions import Question
+from jobs.demo.questions import QuestionTruth
 from jobs.lab.train.gaze import ANY, Look, meant
 from jobs.lab.train.lessons import SegmentEncoder, make_clips
 from jobs.lab.train.packed import pack, packed_hidden
@@ -21,7 +21,7 @@ def tokenizer():
 
 
 def segment(tokenizer, text, answer):
-    return SegmentEncoder(tokenizer).segment(Question("any", text, answer))
+    return SegmentEncoder(tokenizer).segment(QuestionTruth("any", text, answer))
 
 
 def names(looks):

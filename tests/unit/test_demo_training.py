@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.demo.archive import box_truths, make_archive
-from jobs.demo.clips import Encoding
+from jobs.demo.demo_archive import box_truths, make_archive
+from jobs.demo.drawn_clips import Encoding
 from jobs.demo.scores import Scores, overlap_of
 from jobs.demo.world import random_scene
 from jobs.lab.train.dataset import make_pairs
@@ -20,7 +20,7 @@ from jobs.lab.train.muon import Muon, orthogonal
 from jobs.lab.train.packed import pack, packed_hidden
 from jobs.lab.train.teacher import Teacher
 from jobs.lab.train.train import untrained
-from jobs.lab.train.trainer import Averaged, Optimiser, Run, Schedule
+from jobs.lab.train.trainer import Averaged, Optimiser, Schedule, TrainingRun
 from jobs.lab.train.vision_stage import VisionLearner
 from jobs.lab.train.vocabulary import load_tokenizer
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
@@ -89,7 +89,7 @@ def vision_run(folder, tokenizer, num_steps):
     tower = untrained(tokenizer, seed=0).vision
     learner = VisionLearner(tower, FactEmbedding(tower.config.hidden_size))
     schedule = Schedule(num_steps=num_steps, warmup=2)
-    return Run(folder, learner, Optimiser(learner), schedule, Averaged(learner)), learner
+    return TrainingRun(folder, learner, Optimiser(learner), schedule, Averaged(learner)), learner
 
 
 def test_a_resumed_run_ends_with_the_same_bits_as_one_that_never_stopped(tmp_path, tokenizer):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vidray
-from jobs.demo.archive import make_archive
+from jobs.demo.demo_archive import make_archive
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
 

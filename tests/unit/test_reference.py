@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jobs.batch.flags import POSITIONAL
 from jobs.batch.job import FIELDS
+from jobs.batch.job_flags import POSITIONAL
 from jobs.flags import flag_of
 from jobs.reference import reference
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.report.page import duration, write_report
-from jobs.report.rows import read_records
+from jobs.report.report_rows import read_records
 from jobs.report.strips import FRAMES, still_times
 from jobs.report.tally import Tally, histogram
 from jobs.report.view import Still, VideoView, visible

@@ -68,21 +68,21 @@ class Twin:
         return (
             ray.data.from_items(paths, override_num_blocks=len(paths))
             .map_batches(
-                Read,
+                TwinReader,
                 fn_constructor_args=(planner, self.tasks),
                 batch_size=1,
                 compute=ActorPoolStrategy(size=num_readers),
                 num_cpus=profile.readers.num_cpus / num_readers,
             )
             .map_batches(
-                Encode,
+                TwinEncoder,
                 fn_constructor_args=(folder, profile.encoders.num_threads),
                 batch_size=self.batch_size,
                 compute=ActorPoolStrategy(size=profile.encoders.num_actors),
                 num_cpus=profile.encoders.num_cpus,
             )
             .map_batches(
-                Decode,
+                TwinDecoder,
                 fn_constructor_args=(folder, profile),
                 batch_size=self.batch_size,
                 compute=ActorPoolStrategy(size=profile.decoders.num_replicas),
@@ -97,7 +97,7 @@ class Twin:
         return time.monotonic() - started_s
 
 
-class Read:
+class TwinReader:
     """A video in, a row per window out as soon as it is decoded."""
 
     def __init__(self, planner: Planner, tasks: Tasks) -> None:
@@ -118,7 +118,7 @@ class Read:
                 }
 
 
-class Encode:
+class TwinEncoder:
     """Rows with frames in, rows with tokens out; chunks of equal size share a pass."""
 
     def __init__(self, checkpoint: Path, num_threads: int) -> None:
@@ -139,7 +139,7 @@ class Encode:
         return batch | {"tokens": [torch.cat(chunks).numpy() for chunks in tokens]}
 
 
-class Decode:
+class TwinDecoder:
     """Rows with tokens in, rows with answers out."""
 
     def __init__(self, checkpoint: Path, profile: Profile) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.analyze import demo_model
-from jobs.demo.archive import make_archive
+from jobs.demo.demo_archive import make_archive
 from jobs.exits import Exit
 from jobs.lab.bench.s3_server import BUCKET, S3Server, is_installed
 from pipeline.errors import VidrayError
@@ -107,12 +107,12 @@ def run_kills(
     ]
     soak, run = Soak(), uuid.uuid4().hex[:8]
     with _place(folder, in_s3=in_s3) as place:
-        undisturbed = Job("undisturbed", command, place, folder)
+        undisturbed = KilledJob("undisturbed", command, place, folder)
         if not undisturbed.is_finished:
             undisturbed.finish()
         expected = undisturbed.rows()
         while soak.num_kills < num_kills:
-            job = Job(f"job-{run}-{soak.num_jobs:03d}", command, place, folder)
+            job = KilledJob(f"job-{run}-{soak.num_jobs:03d}", command, place, folder)
             _kill_and_finish(job, soak, num_kills, chance)
             if job.rows() != expected:
                 raise VidrayError(f"{job.out} differs from {undisturbed.out} (seed {seed})")
@@ -124,7 +124,7 @@ def run_kills(
     return Exit.OK
 
 
-class Job:
+class KilledJob:
     """One output, its drivers, and what a reader finds in it."""
 
     def __init__(self, name: str, command: list[str], place: Place, folder: Path) -> None:
@@ -175,7 +175,7 @@ class Job:
         return [{key: value for key, value in row.items() if key != "timings"} for row in records]
 
 
-def _kill_and_finish(job: Job, soak: Soak, num_kills: int, chance: random.Random) -> None:
+def _kill_and_finish(job: KilledJob, soak: Soak, num_kills: int, chance: random.Random) -> None:
     """Start and kill until the job is finished or there were enough kills; then let it finish."""
     kept: dict[str, str] = {}
     while soak.num_kills < num_kills:
@@ -191,7 +191,7 @@ def _kill_and_finish(job: Job, soak: Soak, num_kills: int, chance: random.Random
     job.finish()
 
 
-def _kill_somewhere(job: Job, chance: random.Random) -> bool:
+def _kill_somewhere(job: KilledJob, chance: random.Random) -> bool:
     """Kill after a random number of events and a random moment; False if it was finished first."""
     driver = job.start()
     enough = job.num_events + chance.randrange(0, 8)

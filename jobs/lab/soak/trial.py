@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from actors.fleet import Fleet
-from jobs.demo.archive import make_archive
+from jobs.demo.demo_archive import make_archive
 from pipeline.config import Sampling
 from pipeline.tasks.records import Record, Timings
 from pipeline.tasks.tasks import Ask, Tasks

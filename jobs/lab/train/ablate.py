@@ -16,11 +16,11 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from jobs.lab.train.ahead import made_ahead
 from jobs.lab.train.dataset import make_pairs
 from jobs.lab.train.heads import FactEmbedding
 from jobs.lab.train.language_stage import DecoderLearner
 from jobs.lab.train.lessons import make_clips
+from jobs.lab.train.made_ahead import made_ahead
 from jobs.lab.train.targets import CELL
 from jobs.lab.train.teacher import Teacher
 from jobs.lab.train.train import untrained

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
-from jobs.demo.archive import UNSEEN_SEED, tasks_of, truth_of
-from jobs.demo.clips import Encoding, drawn, random_encoding, write_frames
-from jobs.demo.questions import ASKING, Question
+from jobs.demo.demo_archive import UNSEEN_SEED, tasks_of, truth_of
+from jobs.demo.drawn_clips import Encoding, drawn, random_encoding, write_frames
+from jobs.demo.questions import ASKING, QuestionTruth
 from jobs.demo.scores import Scores
 from jobs.demo.world import Scene, random_scene
 from jobs.lab.train.paint import paint
@@ -83,10 +83,10 @@ def frame_times(scene: Scene, encoding: Encoding) -> list[float]:
     return [index / encoding.fps for index in range(round(scene.duration_s * encoding.fps))]
 
 
-def one_of_each(scene: Scene, rng: Generator) -> tuple[Question, ...]:
+def one_of_each(scene: Scene, rng: Generator) -> tuple[QuestionTruth, ...]:
     """A question of every kind that has a clear answer here."""
     pairs = ((kind, make(scene, rng)) for kind, make in ASKING.items())
-    return tuple(Question(kind, *pair) for kind, pair in pairs if pair)
+    return tuple(QuestionTruth(kind, *pair) for kind, pair in pairs if pair)
 
 
 def ask(flow: LocalFlow, path: Path, tasks: Tasks) -> Record:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from jobs.lab.train.ahead import made_ahead
 from jobs.lab.train.heads import FactEmbedding, VisionHeads
 from jobs.lab.train.lessons import ClipBatch, make_clips
+from jobs.lab.train.made_ahead import made_ahead
 from jobs.lab.train.teacher import Teacher
-from jobs.lab.train.trainer import Run, new_run
+from jobs.lab.train.trainer import TrainingRun, new_run
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.model.language import LanguageModel
 from pipeline.model.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ def train_together(
     num_steps: int,
     seed: int,
     tokenizer: Tokenizer,
-    on_save: Callable[[Run], None],
+    on_save: Callable[[TrainingRun], None],
 ) -> None:
     """Train until num_steps, resuming from the folder."""
     run = new_run(learner, folder, num_steps=num_steps, peak=GENTLY)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 
 from jobs.demo.questions import (
-    Question,
+    QuestionTruth,
     caption_question,
     find_question,
     random_question,
@@ -32,7 +32,7 @@ LATE_SHARE = 0.5  # of moving clips: drawn anew, once, if nothing appears; they 
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class LessonSegment:
     """One question and its answer, as the ids that follow a video, and where to look meanwhile."""
 
     kind: str
@@ -49,7 +49,7 @@ class ClipBatch:
     grid: Grid
     frames: np.ndarray  # (B, T, H, W, 3) uint8; empty when not drawn
     targets: TokenTargets  # (B, M, ...)
-    asked: list[list[Segment]]
+    asked: list[list[LessonSegment]]
 
 
 def make_clips(
@@ -107,7 +107,7 @@ def sample_times(duration_s: float, num_frames: int) -> list[float]:
     return [index * duration_s / num_frames for index in range(num_frames)]
 
 
-def draw_questions(scene: Scene, rng: Generator, *, is_still: bool) -> list[Question]:
+def draw_questions(scene: Scene, rng: Generator, *, is_still: bool) -> list[QuestionTruth]:
     """The caption and NUM_QUESTIONS more; boxes are only asked for on stills."""
     questions = [caption_question(scene, is_still=is_still)]
     while len(questions) <= NUM_QUESTIONS:
@@ -126,13 +126,13 @@ class SegmentEncoder:
         self._layout = ChatLayout(tokenizer)
         self._gaze = Gaze(tokenizer)
 
-    def segment(self, question: Question) -> Segment:
+    def segment(self, question: QuestionTruth) -> LessonSegment:
         asked = self._layout.question(question.text)
         answer = [
             *encode_marked(self._tokenizer, question.answer),
             self._tokenizer.ids.im_end,
         ]
-        return Segment(
+        return LessonSegment(
             question.kind,
             [*asked, *answer],
             answer_start=len(asked),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from jobs.lab.train.lessons import Segment
+from jobs.lab.train.lessons import LessonSegment
 from pipeline.families.qwen2_vl.positions import (
     multimodal_rotary,
     rotate,
@@ -37,7 +37,7 @@ class Packing:
     mask: Tensor
 
 
-def pack(clips: Sequence[Sequence[Segment]]) -> Packing:
+def pack(clips: Sequence[Sequence[LessonSegment]]) -> Packing:
     """Lay each clip's segments one after another; padding sees only itself."""
     lengths = [sum(len(segment.ids) for segment in clip) for clip in clips]
     shape = (len(clips), max(lengths))

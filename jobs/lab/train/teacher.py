@@ -9,11 +9,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from jobs.demo.questions import GRAIN, STEPS
-from jobs.lab.train.clock import Clock
 from jobs.lab.train.gaze import Gazes, meant
-from jobs.lab.train.lessons import ClipBatch, Segment
+from jobs.lab.train.lessons import ClipBatch, LessonSegment
 from jobs.lab.train.packed import Passed, pack, packed_hidden
 from jobs.lab.train.shape import initialise
+from jobs.lab.train.time_heads import TimeHeads
 from pipeline.config import ModelConfig
 from pipeline.families.qwen2_vl.chat import ChatLayout, Medium
 from pipeline.families.qwen2_vl.positions import video_positions
@@ -54,7 +54,7 @@ class Teacher(nn.Module):
         heads = (self.place, self.grid, self.edges, self.box)
         for seed, head in enumerate(heads):
             initialise(head, seed=seed)
-        self.clock = Clock(config.hidden_size)
+        self.clock = TimeHeads(config.hidden_size)
         self._prefix = ChatLayout(tokenizer).before_media([Medium.VIDEO])[0]
         values = [min(value, STEPS - 1) for value in range(0, STEPS + 1, GRAIN)]
         ids = [tokenizer.encode_text(str(value)) for value in values]
@@ -104,7 +104,7 @@ class Teacher(nn.Module):
         self,
         language: LanguageModel,
         passed: Passed,
-        asked: Sequence[Sequence[Segment]],
+        asked: Sequence[Sequence[LessonSegment]],
     ) -> tuple[Tensor, dict[str, float]]:
         hidden = passed.states[-1][:, passed.text_start :]
         rows: list[int] = []
@@ -167,7 +167,7 @@ class Teacher(nn.Module):
             + F.cross_entropy(width_scores, torch.full((len(asked),), columns))
         )
 
-    def _boxes(self, passed: Passed, asked: Sequence[Sequence[Segment]]) -> Tensor:
+    def _boxes(self, passed: Passed, asked: Sequence[Sequence[LessonSegment]]) -> Tensor:
         """Mean error of the box that is being written, as fractions of the picture's sides."""
         rows: list[int] = []
         places: list[int] = []

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.demo.archive import SHORT, UNSEEN_SEED
-from jobs.demo.clips import random_encoding, write_frames
+from jobs.demo.demo_archive import SHORT, UNSEEN_SEED
+from jobs.demo.drawn_clips import random_encoding, write_frames
 from jobs.demo.questions import STILL
 from jobs.demo.scores import Scores
 from jobs.demo.world import random_scene

@@ -27,7 +27,7 @@ from jobs.lab.train.language_stage import (
 )
 from jobs.lab.train.shape import demo_config, new_model
 from jobs.lab.train.teacher import Teacher
-from jobs.lab.train.trainer import Run, load_averaged
+from jobs.lab.train.trainer import TrainingRun, load_averaged
 from jobs.lab.train.vision_stage import VisionLearner, train_vision
 from jobs.lab.train.vocabulary import CONTROL, load_tokenizer
 from pipeline.errors import VidrayError
@@ -148,11 +148,11 @@ def untrained(tokenizer: Tokenizer, *, seed: int) -> Qwen2VL:
     return new_model(config, seed=seed)
 
 
-def writer(tokenizer: Tokenizer, weights: Path) -> Callable[[Run], None]:
+def writer(tokenizer: Tokenizer, weights: Path) -> Callable[[TrainingRun], None]:
     """Writes a run's averaged weights as a checkpoint folder."""
     spare = untrained(tokenizer, seed=0)
 
-    def write(run: Run) -> None:
+    def write(run: TrainingRun) -> None:
         names = {name for name, _ in spare.named_parameters()}
         averaged = run.average.values
         spare.load_state_dict({name: averaged[f"model.{name}"] for name in names}, strict=False)

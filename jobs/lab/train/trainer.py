@@ -92,7 +92,7 @@ class Optimiser:
 
 
 @dataclass(slots=True)
-class Run:
+class TrainingRun:
     """A module in training, and where its checkpoints and its log live."""
 
     folder: Path
@@ -110,7 +110,7 @@ class Run:
         self,
         batches: Iterator[Batch],
         loss_of: Callable[[Batch], tuple[Tensor, dict[str, float]]],
-        on_save: Callable[["Run"], None] | None = None,
+        on_save: Callable[["TrainingRun"], None] | None = None,
     ) -> None:
         """Step until the schedule ends; log running means, checkpoint every `every_s` seconds.
 
@@ -193,10 +193,10 @@ class Run:
         return True
 
 
-def new_run(learner: nn.Module, folder: Path, *, num_steps: int, peak: float = 1.0) -> Run:
+def new_run(learner: nn.Module, folder: Path, *, num_steps: int, peak: float = 1.0) -> TrainingRun:
     """A run of this learner, resumed if the folder has one. peak: of the learning rate's scale."""
     schedule = Schedule(num_steps=num_steps, peak=peak)
-    run = Run(folder, learner, Optimiser(learner), schedule, Averaged(learner))
+    run = TrainingRun(folder, learner, Optimiser(learner), schedule, Averaged(learner))
     run.resume()
     return run
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from jobs.lab.train.ahead import made_ahead
 from jobs.lab.train.dataset import PairBatch, make_pairs
 from jobs.lab.train.heads import FactEmbedding, VisionHeads
+from jobs.lab.train.made_ahead import made_ahead
 from jobs.lab.train.trainer import new_run
 from pipeline.families.qwen2_vl.vision import VisionTower
 

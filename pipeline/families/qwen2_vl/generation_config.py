@@ -28,7 +28,7 @@ class _Ends(HubFields):
         return () if ids is None else tuple(ids) if isinstance(ids, list) else (ids,)
 
 
-class _Fields(_Ends):
+class _GenerationFields(_Ends):
     do_sample: bool = False
     temperature: float | None = None
     top_p: float | None = None
@@ -48,7 +48,7 @@ class GenerationDefaults:
 def load_generation(path: Path) -> GenerationDefaults:
     """The folder's defaults. Without generation_config.json: greedy, config.json's end token."""
     content = without_nulls(read_optional_json(path, GENERATION_FILE))
-    fields = parse_fields(_Fields, GENERATION_FILE, content)
+    fields = parse_fields(_GenerationFields, GENERATION_FILE, content)
     eos_ids = fields.eos_ids or _config_ends(path).eos_ids
     _require_known(eos_ids, load_config(path).vocab_size)
     return GenerationDefaults(sampling=_sampling(fields), eos_ids=eos_ids)
@@ -67,7 +67,7 @@ def _config_ends(path: Path) -> _Ends:
     return parse_fields(_Ends, CONFIG_FILE, both)
 
 
-def _sampling(fields: _Fields) -> Sampling:
+def _sampling(fields: _GenerationFields) -> Sampling:
     given = fields.model_dump(exclude={"do_sample", "eos_token_id"})
     defaults = {"temperature": 1.0, "top_k": 50} if fields.do_sample else {}  # as in transformers
     settings = defaults | {name: value for name, value in given.items() if value is not None}

@@ -35,7 +35,7 @@ class _Size(HubFields):
     max_pixels: PositiveFloat | None = None
 
 
-class _Fields(HubFields):
+class _PreprocessorFields(HubFields):
     image_mean: float | list[float] = list(MEAN)
     image_std: PositiveFloat | list[PositiveFloat] = list(STD)
     patch_size: int | None = None
@@ -87,7 +87,7 @@ def _sources(path: Path) -> list[tuple[str, Any, tuple[int, int]]]:
 
 
 def _parse(name: str, content: Any, geometry: Geometry, pixels: tuple[int, int]) -> Preprocessing:
-    fields = parse_fields(_Fields, name, without_nulls(content))
+    fields = parse_fields(_PreprocessorFields, name, without_nulls(content))
     expected = {
         "patch_size": geometry.patch,
         "temporal_patch_size": geometry.temporal,

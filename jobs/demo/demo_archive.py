@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
-from jobs.demo.clips import Encoding, write_clip
-from jobs.demo.questions import Question, absent_name, caption, random_question
+from jobs.demo.drawn_clips import Encoding, write_clip
+from jobs.demo.questions import QuestionTruth, absent_name, caption, random_question
 from jobs.demo.world import Box, Scene, random_scene
 from pipeline.config import Sampling
 from pipeline.tasks.tasks import Ask, Ground, Tasks
@@ -41,7 +41,7 @@ class ClipTruth:
     codec: str
     duration_s: float
     caption: str
-    questions: tuple[Question, ...]
+    questions: tuple[QuestionTruth, ...]
     boxes: tuple[BoxTruth, ...]
 
 
@@ -70,7 +70,7 @@ def truth_of(
     file: str, scene: Scene, encoding: Encoding, rng: Generator, *, seed: int
 ) -> ClipTruth:
     """What is right to say of a scene: its caption, some answers, a box and a refusal."""
-    questions: list[Question] = []
+    questions: list[QuestionTruth] = []
     while len(questions) < NUM_QUESTIONS:
         question = random_question(scene, rng)
         if question is not None and question.text not in {q.text for q in questions}:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from jobs.lab.bench.clips import make_clip
+from jobs.lab.bench.bench_clips import make_clip
 from jobs.lab.bench.measure import Row, milliseconds
 from jobs.lab.bench.peers import decord_frames, pyav_frames
 from jobs.timing import interleaved

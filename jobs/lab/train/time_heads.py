@@ -28,7 +28,7 @@ RARE = 5.0  # most names neither come nor go
 STEP_LAYER, LENGTH_LAYER, CHANGE_LAYER, ORIGIN_LAYER, EVENT_LAYER = 1, 2, 3, 3, 4
 
 
-class Clock(nn.Module):
+class TimeHeads(nn.Module):
     """Heads that are thrown away after training."""
 
     def __init__(self, hidden_size: int) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from jobs.demo.archive import TRUTH_FILE, make_archive
+from jobs.demo.demo_archive import TRUTH_FILE, make_archive
 from pipeline.errors import ConfigError
 
 SEED = 1

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobs.lab.bench.clips import make_demo_clips
+from jobs.lab.bench.bench_clips import make_demo_clips
 from jobs.lab.bench.measure import Row
 from jobs.models import DEMO_MODEL
 from jobs.timing import interleaved

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.lab.bench.clips import make_clip
+from jobs.lab.bench.bench_clips import make_clip
 from jobs.lab.bench.measure import Row
 from pipeline.config import MIB
 
 _READ = """
-from jobs.lab.bench.frames import read_all
+from jobs.lab.bench.bench_frames import read_all
 read_all(clip, fps=2.0)
 """
 _WHOLE = """

@@ -16,7 +16,7 @@ import torch
 from actors.fleet import Fleet, start_fleet
 from actors.profile import Profile
 from jobs.lab.bench import in_a_row
-from jobs.lab.bench.clips import make_clip
+from jobs.lab.bench.bench_clips import make_clip
 from jobs.lab.bench.measure import Row
 from jobs.lab.bench.peers import pyav_frames, transformers_model, transformers_processor
 from jobs.timing import interleaved

@@ -16,7 +16,7 @@ import ray
 from actors.cluster import start_local_ray
 from actors.fleet import Fleet, start_fleet
 from actors.profile import Profile
-from jobs.lab.bench.clips import make_clip, make_demo_clips, repeat_clip
+from jobs.lab.bench.bench_clips import make_clip, make_demo_clips, repeat_clip
 from jobs.lab.bench.measure import Row
 from jobs.lab.bench.ray_data import STORE_BYTES, Twin
 from jobs.lab.soak.trial import descendants

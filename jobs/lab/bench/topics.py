@@ -8,32 +8,34 @@ import torch
 from rich.console import Console
 
 from jobs.lab.bench import (
-    batch,
-    fleet,
-    frames,
-    generate,
-    listing,
-    memory,
-    model,
-    overlap,
-    questions,
+    bench_batch,
+    bench_fleet,
+    bench_frames,
+    bench_generate,
+    bench_listing,
+    bench_memory,
+    bench_model,
+    bench_overlap,
+    bench_questions,
 )
-from jobs.lab.bench.checkpoint import random_checkpoint
 from jobs.lab.bench.measure import Row, print_table
+from jobs.lab.bench.random_checkpoint import random_checkpoint
 from pipeline.errors import ConfigError
 
 Topic = Callable[[Path, int], Iterable[Row]]
 
 TOPICS: Mapping[str, Topic] = {
-    "frames": lambda folder, rounds: frames.rows(folder, rounds=rounds),
-    "memory": lambda folder, _: memory.rows(folder, _checkpoint(folder)),
-    "model": lambda folder, rounds: model.rows(_checkpoint(folder), rounds=rounds),
-    "generate": lambda folder, rounds: generate.rows(_checkpoint(folder), rounds=rounds),
-    "questions": lambda folder, rounds: questions.rows(_checkpoint(folder), rounds=rounds),
-    "overlap": lambda folder, rounds: overlap.rows(folder, _checkpoint(folder), rounds=rounds),
-    "fleet": lambda folder, rounds: fleet.rows(folder, rounds=rounds),
-    "batch": lambda folder, rounds: batch.rows(folder, rounds=rounds),
-    "listing": lambda folder, _: listing.rows(folder),
+    "frames": lambda folder, rounds: bench_frames.rows(folder, rounds=rounds),
+    "memory": lambda folder, _: bench_memory.rows(folder, _checkpoint(folder)),
+    "model": lambda folder, rounds: bench_model.rows(_checkpoint(folder), rounds=rounds),
+    "generate": lambda folder, rounds: bench_generate.rows(_checkpoint(folder), rounds=rounds),
+    "questions": lambda folder, rounds: bench_questions.rows(_checkpoint(folder), rounds=rounds),
+    "overlap": lambda folder, rounds: bench_overlap.rows(
+        folder, _checkpoint(folder), rounds=rounds
+    ),
+    "fleet": lambda folder, rounds: bench_fleet.rows(folder, rounds=rounds),
+    "batch": lambda folder, rounds: bench_batch.rows(folder, rounds=rounds),
+    "listing": lambda folder, _: bench_listing.rows(folder),
 }
 
 
