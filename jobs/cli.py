@@ -118,11 +118,19 @@ def trace(
 
 
 @model.command()
-def check(path: Annotated[Path, typer.Argument(help="A model folder.")]) -> int:
+def check(
+    path: Annotated[Path, typer.Argument(help="A model folder.")],
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Also load the language model and say how far --int8 takes it off."
+        ),
+    ] = False,
+) -> int:
     """Say what a model folder holds, what it costs in memory, and what is wrong with it."""
     from jobs.model_check import run  # noqa: PLC0415 - torch takes seconds to import
 
-    return run(path, Console())
+    return run(path, Console(), int8=int8)
 
 
 @profile.command()

@@ -12,16 +12,24 @@ from pipeline.config import GIB, MIB, ModelConfig
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.model.check import ModelReport, check_model
 from pipeline.model.checkpoint import Inventory
+from pipeline.model.int8_check import int8_error
 
 EXIT_OK, EXIT_BAD_MODEL = 0, 2
 EXAMPLE_TOKENS = QWEN2_VL.max_window_tokens  # one full window
 
 
-def run(path: Path, console: Console) -> int:
-    """Check and print; returns the process's exit code."""
+def run(path: Path, console: Console, *, int8: bool = False) -> int:
+    """Check and print; returns the process's exit code.
+
+    int8: also load the language model, in float32, and round it, to say what that changes
+    """
     report = check_model(path)
     render(report, console)
-    return EXIT_BAD_MODEL if report.problems else EXIT_OK
+    if report.problems:
+        return EXIT_BAD_MODEL
+    if int8:
+        console.print(Text(f"int8: {int8_error(path)}"))
+    return EXIT_OK
 
 
 def render(report: ModelReport, console: Console) -> None:
