@@ -66,11 +66,11 @@ def _give_massive_activations(language: LanguageModel, *, channel: int = 3) -> N
     One channel is hundreds of times the others from the first layer on, as far as the norms do not
     damp it; the last one takes it back.
     """
-    first, *others = language.layers
-    first.mlp.down_proj.weight[channel] *= 300  # type: ignore[union-attr, operator]
-    for layer in others:
-        layer.input_layernorm.weight[channel] /= 10  # type: ignore[union-attr, operator]
-        layer.post_attention_layernorm.weight[channel] /= 10  # type: ignore[union-attr, operator]
+    weights = dict(language.named_parameters())
+    weights["layers.0.mlp.down_proj.weight"][channel] *= 300
+    for index in range(1, len(language.layers)):
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"layers.{index}.{norm}.weight"][channel] /= 10
     language.norm.weight[channel] /= 300
 
 
