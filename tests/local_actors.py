@@ -2,7 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+from actors import frame_reader, language_decoder, vision_encoder
+from actors.pools import Pools
+from actors.profile import Profile
+from actors.stream_host import RayFlow, ray_flow
+from pipeline.config import DecodeLimits
+from pipeline.span import Process
+from pipeline.video.plan import Planner
 
 
 def plain(actor_class: Any) -> Any:
@@ -50,3 +61,18 @@ class LocalMethod:
 
 async def _item(answer: "asyncio.Future[Any]", number: int) -> Any:
     return (await answer)[number]
+
+
+def flow_over_actors(checkpoint: Path, *, planner: Planner, profile: Profile) -> RayFlow:
+    """A flow over one actor of each kind."""
+    folder = str(checkpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (frame_reader, vision_encoder, language_decoder):  # to ask Ray would start it
+            patch.setattr(module, "process_of_actor", lambda: Process.here("here"))
+        actors = (
+            plain(frame_reader.FrameReaderActor)(DecodeLimits(), "pyav", 1),
+            plain(vision_encoder.VisionEncoderActor)(folder, profile),
+            plain(language_decoder.LanguageDecoderActor)(folder, profile),
+        )
+    pools = Pools(*((LocalHandle(actor),) for actor in actors))
+    return ray_flow(pools, checkpoint, owner="host", planner=planner, profile=profile)

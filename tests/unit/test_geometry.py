@@ -4,12 +4,14 @@ import ast
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from actors.profile import Profile
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.errors import CheckpointError
@@ -17,13 +19,16 @@ from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.positions import position_after_video, video_positions
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL, load_family
+from pipeline.flow import AnyFlow
 from pipeline.local import LocalFlow, LocalModel
+from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.types import Geometry, Grid, SamplingPlan, Size
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
 from pipeline.video.reader import open_media, probe
 from pipeline.video.source import Source
+from tests.local_actors import flow_over_actors
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
 from tests.tiny_model import Reference, Scene, Tiny, relative_error
@@ -95,6 +100,11 @@ def test_positions_have_a_place_for_every_token_of_its_geometry(clip, geometry):
     assert position_after_video(7, window.grid) == int(positions.max()) + 1
 
 
+def record_of(clip: Path, flow: AnyFlow) -> Record:
+    tasks = Tasks(sampling=Sampling(max_new_tokens=4))
+    return asyncio.run(analyse(Source.of(clip), tasks, flow, video_id="0a"))
+
+
 @each_other
 def test_a_checkpoint_of_another_geometry_goes_the_whole_way(tmp_path, clip, geometry):
     folder = write_folder(
@@ -102,16 +112,16 @@ def test_a_checkpoint_of_another_geometry_goes_the_whole_way(tmp_path, clip, geo
         Tiny(geometry=geometry),
         max_pixels=4 * geometry.pixels_per_token,
     )
-    model = LocalModel.load(folder)
-    flow = LocalFlow(model, options=PlanOptions(fps=16.0))
-    tasks = Tasks(sampling=Sampling(max_new_tokens=4))
-    record = asyncio.run(analyse(Source.of(clip), tasks, flow, video_id="0a"))
-    flow.close()
-    assert record.status == "ok"
-    (window,) = record.plan.windows
-    own = Planner(family=load_family(folder), options=PlanOptions(fps=16.0))
-    assert record.plan.hash == own.plan(probe(Source.of(clip)), source_id=record.etag).hash
+    options = PlanOptions(fps=16.0)
+    planner = Planner(family=load_family(folder), options=options)
+    with closing(LocalFlow(LocalModel.load(folder), options=options)) as flow:
+        here = record_of(clip, flow)
+    there = record_of(clip, flow_over_actors(folder, planner=planner, profile=Profile()))
+    assert here.status == "ok"
+    assert here.plan.hash == planner.plan(probe(Source.of(clip)), source_id=here.etag).hash
+    (window,) = here.plan.windows
     assert window.width % geometry.factor == window.height % geometry.factor == 0
+    assert replace(there, timings=here.timings) == here
 
 
 def test_a_preprocessor_that_contradicts_the_config_is_refused(tmp_path):

@@ -11,16 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from actors import frame_reader, language_decoder, vision_encoder
-from actors.pools import Pools
 from actors.profile import DecoderPool, Profile
-from actors.stream_host import RayFlow, ray_flow
+from actors.stream_host import RayFlow
 from pipeline.analyse import analyse
-from pipeline.config import DecodeLimits, Sampling
+from pipeline.config import Sampling
 from pipeline.engine.rank import Rank
 from pipeline.events import Event, Moved, Words
 from pipeline.families.qwen2_vl.sampling import load_family
-from pipeline.span import Process
 from pipeline.stages.encoding import EncodingStage
 from pipeline.stages.reading import OpenVideo
 from pipeline.tasks.records import Record
@@ -28,7 +25,7 @@ from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
 from pipeline.video.source import Source
-from tests.local_actors import LocalHandle, plain
+from tests.local_actors import flow_over_actors
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
 from tests.virtual_time import VirtualLoop, run_virtually
@@ -96,28 +93,14 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     monkeypatch.setattr(OpenVideo, "read", timed_read)
     monkeypatch.setattr(EncodingStage, "_encode", timed_encode)
     monkeypatch.setattr(Rank, "run", timed_run)
-    for module in (frame_reader, vision_encoder, language_decoder):
-        monkeypatch.setattr(module, "process_of_actor", lambda: Process.here("here"))
     return stages
 
 
 def new_flow(checkpoint: Path, profile: Profile) -> RayFlow:
-    """A flow over one actor of each kind."""
-    folder = str(checkpoint)
-    actors = (
-        plain(frame_reader.FrameReaderActor)(DecodeLimits(), "pyav", 1),
-        plain(vision_encoder.VisionEncoderActor)(folder, profile),
-        plain(language_decoder.LanguageDecoderActor)(folder, profile),
-    )
-    return ray_flow(
-        Pools(*((LocalHandle(actor),) for actor in actors)),
-        checkpoint,
-        owner="host",
-        planner=Planner(
-            family=load_family(checkpoint), options=PlanOptions(fps=8.0), chunk_tokens=1
-        ),
-        profile=profile,
-    )
+    """A flow over one actor of each kind, every temporal patch a chunk."""
+    family = load_family(checkpoint)
+    planner = Planner(family=family, options=PlanOptions(fps=8.0), chunk_tokens=1)
+    return flow_over_actors(checkpoint, planner=planner, profile=profile)
 
 
 PROFILE = Profile(
