@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from pipeline.errors import FailureCode
 from pipeline.types import MediaInfo, SamplingPlan, Window
 
-SCHEMA_VERSION = 2  # 2: extra; flags of demo models. Rows of every earlier one are read.
+# Rows of every earlier one are read. 2: extra; finish_reason of boxes; flags of demo models.
+SCHEMA_VERSION = 2
 SCHEMA_KEY = "vidray.schema"
 
 
@@ -164,6 +165,9 @@ class Box:
     x1: float | None = None
     y1: float | None = None
     adjusted: Annotated[tuple[str, ...], Doc("clamped, swapped, from_quad")] = ()
+    finish_reason: Annotated[
+        str | None, Doc("of the answer it is from: stop, or length: cut off; null: failed")
+    ] = None
     raw: Annotated[str, Doc("what the model wrote for this box")]
 
     def __post_init__(self) -> None:

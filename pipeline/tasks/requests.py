@@ -213,6 +213,7 @@ def _boxes(request: Request, said: Completion, source: Size) -> list[Box]:
         time_s=request.start_s,
         outcome="failed" if code else "absent",
         code=code,
+        finish_reason=said.finish_reason,
         raw=said.text,
     )
     found = parse_boxes(said.text, source=source)

@@ -196,6 +196,7 @@ def test_boxes_before_the_cut_are_found():
     (view,) = views(Tasks(caption=None, grounds=(Ground(query="it"),)))
     said = written("<|box_start|>(0,0),(500,500)<|box_end|><|box_start|>(1,", "length")
     rows = boxes([(view.requests[0], said)], source=Size(9, 9))
+    assert {row.finish_reason for row in rows} == {"length"}
     assert [(row.outcome, row.code) for row in rows] == [
         ("found", None),
         ("failed", FailureCode.UNPARSEABLE_OUTPUT),
@@ -215,3 +216,4 @@ def test_a_query_without_a_box_has_one_row_that_says_why(result, outcome, code):
     (view,) = views(Tasks(caption=None, grounds=(Ground(query="it"),)))
     (row,) = boxes([(view.requests[0], result)], source=Size(9, 9))
     assert (row.query, row.outcome, row.code, row.x0) == ("it", outcome, code, None)
+    assert row.finish_reason == result.finish_reason
