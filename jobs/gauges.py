@@ -59,7 +59,10 @@ class Gauges:
             self._open.discard(video)
 
     def line(self) -> str:
-        """As in "31 frames/s read, 410 tokens/s encoded, ..., KV 12 %"; empty between videos."""
+        """As in "all wait for read, KV 12%, 3.0 MiB on the way, ..."; empty between videos.
+
+        What tells most comes first: a narrow terminal cuts the end.
+        """
         with self._lock:
             if not self._open or self._started_s is None:
                 return ""
@@ -68,13 +71,13 @@ class Gauges:
             window_s = min(WINDOW_S, max(now_s - self._started_s, 1e-9))
             spans, num_bytes = list(self._spans), sum(self._bytes.values())
             shares = list(self._kv_shares.values())
-        cells = list(_rates(spans, window_s))
-        cells.append(f"{num_bytes / MIB:.1f} MiB on the way")
-        if shares:
-            cells.append(f"KV {sum(shares) / len(shares):.0%}")
+        cells = []
         if (slowest := bottleneck(spans, since_s=now_s - window_s, until_s=now_s)) is not None:
             cells.append(f"all wait for {slowest}")
-        return ", ".join(cells)
+        if shares:
+            cells.append(f"KV {sum(shares) / len(shares):.0%}")
+        cells.append(f"{num_bytes / MIB:.1f} MiB on the way")
+        return ", ".join([*cells, *_rates(spans, window_s)])
 
     def _drop(self, video: str) -> None:
         for chunk in [chunk for chunk in self._bytes if chunk[0] == video]:

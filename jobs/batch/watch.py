@@ -135,22 +135,22 @@ class Watch:
         """Somebody asked the job to stop."""
         self._events.tell("stopping", grace_s=grace_s)
         self._note = (
-            f"stopping: no new part is begun, those under way get {grace_s:g} s; "
-            "stop it again to stop at once"
+            f"stopping: a second time stops at once; parts under way get {grace_s:g} s, "
+            "no new part is begun"
         )
         if self._live is None:
             self._print(self._note)
 
     def line(self) -> str:
-        """How far the job is, in one line."""
+        """How far the job is, in one line; a narrow terminal cuts its end."""
         done, total = self._before.num_rows + self._num_videos, self._plan.num_items
         now_s = self._clock()
         busy_s = max(now_s - self._began_s, 1e-9)
         cells = [f"{done}/{total} videos", f"{self.codes.total()} failed"]
         if self._num_videos:
-            cells.append(f"{self._video_s / busy_s:.1f} video-seconds/s")
             if done < total:
                 cells.append(f"{_span((total - done) * busy_s / self._num_videos)} left")
+            cells.append(f"{self._video_s / busy_s:.1f} video-seconds/s")
         cells.append(f"{_span(now_s - self._started_s)} passed")
         return ", ".join(cells)
 

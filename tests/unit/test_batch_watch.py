@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +34,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def make(clock: Clock, *, terminal: bool = False, **options: object) -> tuple[Watch, io.StringIO]:
+def make(
+    clock: Clock, *, terminal: bool = False, width: int = 120, **options: object
+) -> tuple[Watch, io.StringIO]:
     text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=120, no_color=True)
+    console = Console(file=text, force_terminal=terminal, width=width, no_color=True)
     before = options.pop("before", RowCounts())
     options.setdefault("events", Events(job_id="j1"))
     return Watch(console, PLAN, before, clock=clock, **options), text
@@ -50,7 +53,7 @@ def test_speed_and_time_left_are_counted_from_the_first_row_on(clock: Clock) -> 
         watch.video(good_row(0))
         watch.video(good_row(1))  # eight seconds of video in four
         assert watch.line() == (
-            "2/10 videos, 0 failed, 2.0 video-seconds/s, 0:00:16 left, 0:00:54 passed"
+            "2/10 videos, 0 failed, 0:00:16 left, 2.0 video-seconds/s, 0:00:54 passed"
         )
 
 
@@ -78,6 +81,31 @@ def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
     assert "2/10 videos, 1 failed" in screen
     assert "prefill is the bottleneck" in screen
     assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l")
+
+
+BUSY = (  # every figure as long as it gets
+    "all wait for generate, KV 100%, 12345.6 MiB on the way, "
+    "12345 frames/s read, 123456 tokens/s encoded, 123456 tokens/s prefilled, 12345 words/s"
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_matters_is_seen_at_any_width(clock: Clock, width: int) -> None:
+    before = RowCounts(num_parts=2, num_rows=1_234_560)
+    watch, text = make(clock, terminal=True, width=width, before=before, figures=lambda: BUSY)
+    with watch:
+        watch.begin()
+        clock.now_s += 40_000
+        watch.video(bad_row(1))
+        watch.stopping(600)
+        text.truncate(0)
+        watch._live.refresh()
+        lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", text.getvalue()).split("\n")
+    seen = [line.strip("\0") for line in lines[-3:]]
+    assert all(len(line) <= width for line in seen)
+    assert seen[0].startswith("1234561/10 videos, 1 failed")
+    assert seen[1].startswith("all wait for generate, KV 100%, 12345.6 MiB on the way")
+    assert seen[2].startswith("stopping: a second time stops at once")
 
 
 def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:

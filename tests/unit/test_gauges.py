@@ -88,8 +88,8 @@ def test_the_line_says_rates_bytes_cache_and_bottleneck():
     gauged.moved("read", READER, 4.5, chunk=1, num_frames=8, num_bytes=3 << 20)
     gauged.moved("prefill", DECODER, 5.0, num_tokens=40, kv_share=0.25)
     assert gauged.gauges.line() == (
-        "3 frames/s read, 8 tokens/s encoded, 8 tokens/s prefilled, 0 words/s, "
-        "3.0 MiB on the way, KV 25%, all wait for encode"
+        "all wait for encode, KV 25%, 3.0 MiB on the way, "
+        "3 frames/s read, 8 tokens/s encoded, 8 tokens/s prefilled, 0 words/s"
     )
 
 
@@ -115,6 +115,6 @@ def test_rates_are_of_now():
     span = Span(stage="generate", process=DECODER, started_s=gauged.now_s - 8, ended_s=gauged.now_s)
     for _ in range(20):
         gauged.gauges.hear("a", Words(words, "so", span))
-    assert gauged.gauges.line().startswith("0 frames/s read")
+    assert "0 frames/s read" in gauged.gauges.line()
     assert "2 words/s" in gauged.gauges.line()
-    assert gauged.gauges.line().endswith("all wait for generate")
+    assert gauged.gauges.line().startswith("all wait for generate")
