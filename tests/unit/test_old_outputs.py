@@ -78,11 +78,16 @@ def test_a_row_of_schema_1_can_be_made_again(run, output: Path, its_model: Path)
 
 
 def test_a_job_begun_under_another_schema_is_not_gone_on_with(
-    run, output: Path, its_model: Path
+    run, output: Path, its_model: Path, tmp_path: Path
 ) -> None:
+    source = tmp_path / "list.jsonl"  # where the job was made, its list lay elsewhere
+    source.touch()
+    plan = json.loads((output / "plan.json").read_text())
+    plan["spec"]["source"] = str(source)
+    (output / "plan.json").write_text(json.dumps(plan))
     (output / "_SUCCESS.json").unlink()
     (output / "parts" / "part-00001.parquet").unlink()
-    again = ("batch", "run", "/clips/list.jsonl", output, "--in-process", "--videos-per-part", 2)
+    again = ("batch", "run", source, output, "--in-process", "--videos-per-part", 2)
     code, said = run(*again, "--ask", "What colour is it?", "--model", its_model)
     assert code == 2
     assert f"whose rows have schema 1; this vidray writes schema {SCHEMA_VERSION}" in said
