@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import ray
@@ -14,7 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from actors.ray_private import life_of
-from pipeline.errors import Transient, VidrayError
+from pipeline.errors import ConfigError, Transient, VidrayError
 
 Result = TypeVar("Result")
 
@@ -34,6 +35,8 @@ class Handle(Protocol):
 
     def __getattr__(self, name: str) -> RemoteMethod: ...
 
+
+RELOAD_PAUSE_S = 1.0  # between two tries to load what could not be loaded
 
 _NO_MEMORY = (MemoryError, torch.OutOfMemoryError)
 _log = logging.getLogger("vidray.actors")
@@ -73,22 +76,41 @@ async def until_ready(actor: Handle, *, patience_s: float) -> bool:
     return False
 
 
-async def recover(actor: Handle, *, patience_s: float) -> None:
-    """Wait for an actor that was lost; one that is up and silent so long is killed, to start again.
+async def recover(actor: Handle, *, patience_s: float) -> bool:
+    """Wait for an actor that was lost; whether it answers now.
 
-    To a process that hangs before anybody had a connection, every call fails soon, so that
-    `answer_of` never finds it silent. One that still loads its model is not up.
+    One that is up and silent so long is killed, to start again: to a process that hangs before
+    anybody had a connection, every call fails soon, so that `answer_of` never finds it silent. One
+    that still loads its model is not up.
     """
     life = await asyncio.to_thread(life_of, actor)
-    if await until_ready(actor, patience_s=patience_s) or life is None:
-        return
-    if life == await asyncio.to_thread(life_of, actor):
+    if await until_ready(actor, patience_s=patience_s):
+        return True
+    if life is not None and life == await asyncio.to_thread(life_of, actor):
         restart(actor)
+    return False
 
 
 def restart(actor: Handle) -> None:
     """Kill an actor; Ray starts it again."""
     ray.kill(cast("ActorHandle[Any]", actor), no_restart=False)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around what an actor's constructor loads.
+
+    An error of a constructor is final for Ray. At the first start it is told to whoever starts the
+    fleet; after a restart, when it had loaded before, the process ends instead and Ray tries again:
+    the folder or the disk may come back.
+    """
+    try:
+        yield
+    except (OSError, ConfigError, Transient) as error:
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            time.sleep(RELOAD_PAUSE_S)
+            end_process(error)
+        raise
 
 
 def end_process(reason: BaseException) -> NoReturn:

@@ -30,9 +30,9 @@ class Client:
         self.handle = handle
         self._stall_s = stall_s
 
-    async def ready(self) -> None:
+    async def ready(self) -> bool:
         """Wait until the actor answers; one that was lost starts again first."""
-        await recover(self.handle, patience_s=self._stall_s)
+        return await recover(self.handle, patience_s=self._stall_s)
 
     async def _answer_of(self, call: Awaitable[Result]) -> Result:
         return await answer_of(self.handle, call, stall_s=self._stall_s)

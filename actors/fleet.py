@@ -49,6 +49,7 @@ class Fleet:
         self._host = StreamHostClient(host, stall_s=profile.stall_s)
         self._room = asyncio.Semaphore(profile.videos_in_flight)
         self._is_started = False
+        self._num_done = 0  # videos that got through, with whatever record
 
     async def starting(self) -> AsyncIterator[str]:
         """Yield what is still being waited for, until every actor has loaded what it works with.
@@ -83,12 +84,17 @@ class Fleet:
     ) -> Record:
         """Do all tasks on one video; waits for its turn. Events may repeat after a loss."""
         async with self._room:
+            num_done = self._num_done
             try:
-                return await self.attempt(
+                record = await self.attempt(
                     lambda: self._host.analyse(source, tasks, video_id, listener)
                 )
             except Transient as error:
+                if self._num_done == num_done:  # nobody gets through: it is not this video
+                    raise
                 return await self._host.refusal(source, tasks, video_id, str(error))
+            self._num_done += 1
+            return record
 
     def session(self, source: Source) -> FleetSession:
         """A video that stays open for many questions. Use as `async with`."""
@@ -109,8 +115,17 @@ class Fleet:
                 if number >= self._profile.max_attempts:
                     raise Transient(f"{number} attempts, then: {error}") from error
                 await asyncio.sleep(FIRST_PAUSE_S * 2 ** (number - 1))
-                await self._host.all_ready()
+                await self._until_recovered(error)
         raise AssertionError("unreachable")
+
+    async def _until_recovered(self, loss: Transient) -> None:
+        recover_s = self._profile.recover_s
+        try:
+            async with asyncio.timeout(recover_s):
+                await self._host.all_ready()
+        except TimeoutError:
+            reason = f"nobody came back for a stage within {recover_s:g} s, after: {loss}"
+            raise Transient(reason) from loss
 
 
 @contextmanager

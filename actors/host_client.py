@@ -75,12 +75,14 @@ class StreamHostClient(Client):
         self.handle.close_session.remote(session_id)
 
     async def all_ready(self) -> None:
-        """Wait until the host and every other actor answers."""
-        await recover(self.handle, patience_s=self._stall_s)
-        try:
-            await self._answer_of(self.handle.ready.remote())
-        except Transient:
-            return
+        """Wait until the host answers, and somebody for every stage."""
+        while True:
+            if await recover(self.handle, patience_s=self._stall_s):
+                try:
+                    await self._answer_of(self.handle.ready.remote())
+                except Transient:
+                    continue
+                return
 
     async def _waited_for(self, call: Any) -> Any:
         try:

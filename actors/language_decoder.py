@@ -17,7 +17,7 @@ import ray
 import torch
 import torch.distributed as dist
 
-from actors.calls import Handle, end_process
+from actors.calls import Handle, end_process, loading
 from actors.metrics import Metrics, process_of_actor
 from actors.parcel import TokenParcel
 from actors.profile import Profile
@@ -58,8 +58,10 @@ class LanguageDecoderActor:
         threading.Thread(target=_end_with, args=(self._followers,), daemon=True).start()
         self._max_tokens = profile.decoders.kv_tokens
         self._metrics = Metrics()
+        with loading():
+            rank = _load_rank(checkpoint, profile, 0, address)
         self._engine = Engine(
-            _load_rank(checkpoint, profile, 0, address),
+            rank,
             broadcast=self._broadcast if self._followers else nobody_else,
             process=process_of_actor(),
             observe=self._count,

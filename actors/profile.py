@@ -103,6 +103,12 @@ class Profile(_Settings):
     )
     stall_s: float = Field(default=120.0, gt=0, description="silence after which an actor is dead")
     max_attempts: int = Field(default=3, ge=1, description="runs of one video before it fails")
+    recover_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="for how long nobody may be there for a stage, as while a decoder loads again; "
+        "then the job stops, and can be gone on with",
+    )
 
     @model_validator(mode="after")
     def _videos_fit_the_object_store(self) -> Self:

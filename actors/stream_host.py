@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import ray
 import torch
 
+from actors.calls import loading
 from actors.clients import (
     FrameReaderClient,
     FramesRef,
@@ -87,9 +88,10 @@ class StreamHostActor:
     def __init__(
         self, name: str, pools: PoolNames, checkpoint: str, planner: Planner, profile: Profile
     ) -> None:
-        self._flow = ray_flow(
-            pools.find(), Path(checkpoint), owner=name, planner=planner, profile=profile
-        )
+        with loading():
+            self._flow = ray_flow(
+                pools.find(), Path(checkpoint), owner=name, planner=planner, profile=profile
+            )
         self._sessions = Sessions(self._flow, profile.sessions.limits)
         self._is_first = asyncio.Lock()
         self._is_clean = False

@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 import torch
 
-from actors.calls import end_process
+from actors.calls import end_process, loading
 from actors.metrics import Metrics, process_of_actor
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
@@ -24,12 +24,13 @@ class VisionEncoderActor:
     """Loads the vision tower alone; parcels in, parcels out."""
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
-        model = load_model(
-            Path(checkpoint),
-            dtype=getattr(torch, profile.dtype),
-            device=profile.device,
-            halves=("vision",),
-        )
+        with loading():
+            model = load_model(
+                Path(checkpoint),
+                dtype=getattr(torch, profile.dtype),
+                device=profile.device,
+                halves=("vision",),
+            )
         pack(model.vision)
         self._metrics = Metrics()
         self._stage = EncodingStage(

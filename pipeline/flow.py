@@ -69,7 +69,8 @@ class Flow(Generic[Frames, Tokens]):
         berth = self._readers.least_loaded(load=1)
         name = self._new_name()
         try:
-            opened = await berth.member.open(name, source)
+            with berth.calling() as reader:
+                opened = await reader.open(name, source)
             return Video(self, berth, name, opened, self._planner.of(source))
         except BaseException:
             berth.give_back()
@@ -84,7 +85,8 @@ class Flow(Generic[Frames, Tokens]):
         berth = self._decoders.least_loaded(load=num_tokens)
         stream = DecoderStream(berth, self._new_name(), view, num_tokens=num_tokens)
         try:
-            await berth.member.open(stream.name, media)
+            with berth.calling() as decoder:
+                await decoder.open(stream.name, media)
         except BaseException:
             await stream.close()
             raise
@@ -104,12 +106,9 @@ class Flow(Generic[Frames, Tokens]):
         )
 
     async def ready(self) -> None:
-        """Wait until everybody answers; one that was lost loads its model again first."""
-        await asyncio.gather(
-            *(reader.ready() for reader in self._readers.members),
-            *(encoder.ready() for encoder in self.encoders.members),
-            *(decoder.ready() for decoder in self._decoders.members),
-        )
+        """Wait until there is somebody for every stage; of who is lost only if nobody lives."""
+        pools = (self._readers.ready(), self.encoders.ready(), self._decoders.ready())
+        await asyncio.gather(*pools)
 
     def _new_name(self) -> StreamId:
         return StreamId(self._owner, self._life, next(self._numbers))
@@ -154,7 +153,7 @@ class Video(Generic[Frames, Tokens]):
         """
         # Always the same encoder for one video, so that its chunks are encoded in order.
         berth = self._flow.encoders.least_loaded(load=view.window.grid.num_tokens)
-        ahead = _Ahead(self._flow, self._berth.member, berth.member, self._name, view, listener)
+        ahead = _Ahead(self._flow, self._berth, berth, self._name, view, listener)
         try:
             async with aclosing(ahead.chunks()) as chunks:
                 async for chunk in chunks:
@@ -169,8 +168,8 @@ class _Ahead(Generic[Frames, Tokens]):
     def __init__(
         self,
         flow: Flow[Frames, Tokens],
-        reader: FrameReader[Frames],
-        encoder: Encoder[Frames, Tokens],
+        reader: Berth[FrameReader[Frames]],
+        encoder: Berth[Encoder[Frames, Tokens]],
         name: StreamId,
         view: View,
         listener: Listener,
@@ -213,14 +212,19 @@ class _Ahead(Generic[Frames, Tokens]):
         try:
             for place in window.chunks:
                 await self._credit.take(self._flow.num_bytes(window, place))
-                read = await self._reader.read(self._name, begins)
+                with self._reader.calling() as reader:
+                    read = await reader.read(self._name, begins)
                 begins = None
                 self._tell(Moved(place.num_steps, read.span, window.index, place.index))
                 left = len(window.chunks) - 1 - place.index
-                encoding = asyncio.create_task(self._encoder.encode(read.frames, left=left))
+                encoding = asyncio.create_task(self._encode(read.frames, left=left))
                 self._encoding.put_nowait((read, encoding))
         except Exception as error:  # noqa: BLE001 - raised again by whoever takes the chunks
             self._encoding.put_nowait(error)
+
+    async def _encode(self, frames: Frames, *, left: int) -> Encoded[Tokens]:
+        with self._encoder.calling() as encoder:
+            return await encoder.encode(frames, left=left)
 
     async def _drop(self, reading: "asyncio.Task[None]") -> None:
         """Nobody wants what is still on its way."""
@@ -249,7 +253,8 @@ class DecoderStream(Generic[Tokens]):
         """Take the next chunk; returns what that took."""
         number = chunk.place.index
         left = len(self._chunks) - 1 - number
-        return await self._berth.member.prefill(self.name, chunk.tokens, number=number, left=left)
+        with self._berth.calling() as decoder:
+            return await decoder.prefill(self.name, chunk.tokens, number=number, left=left)
 
     async def ask(
         self, questions: Sequence[Question], *, closes: bool = False
@@ -259,13 +264,14 @@ class DecoderStream(Generic[Tokens]):
         closes: the stream, after the last answer.
         """
         num_left = len(questions)
-        async with aclosing(self._berth.member.ask(self.name, questions, closes=closes)) as deltas:
-            async for delta in deltas:
-                num_left -= delta.completion is not None
-                if closes and num_left == 0:  # the decoder does it by itself
-                    self.is_open = False
-                    self._berth.give_back()
-                yield delta
+        with self._berth.calling() as decoder:
+            async with aclosing(decoder.ask(self.name, questions, closes=closes)) as deltas:
+                async for delta in deltas:
+                    num_left -= delta.completion is not None
+                    if closes and num_left == 0:  # the decoder does it by itself
+                        self.is_open = False
+                        self._berth.give_back()
+                    yield delta
 
     async def close(self) -> None:
         """Free everything it holds; twice is once."""

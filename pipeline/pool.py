@@ -1,10 +1,23 @@
-"""Several that do the same work, and which of them has the least to do."""
+"""Several that do the same work: which of them has the least to do, and which do not answer."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
-Member = TypeVar("Member")
+from pipeline.errors import Transient
+
+
+class Answering(Protocol):
+    """What a pool has to know of its members."""
+
+    async def ready(self) -> bool:
+        """Wait until it answers; False when patience is at its end."""
+
+
+Member = TypeVar("Member", bound=Answering)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,21 +26,41 @@ class Berth(Generic[Member]):
 
     member: Member
     give_back: Callable[[], None] = field(repr=False)
+    lost: Callable[[], None] = field(repr=False)
+
+    @contextmanager
+    def calling(self) -> Iterator[Member]:
+        """The member, to be called; a loss on the way is remembered, and raised."""
+        try:
+            yield self.member
+        except Transient:
+            self.lost()
+            raise
 
 
 class Pool(Generic[Member]):
-    """Knows the load that this process has put on each of its members."""
+    """Knows the load that this process has put on each member, and who was found lost.
+
+    A lost member is chosen no more until it answers: it fails faster than the others work, so that
+    the least loaded one would always be it.
+    """
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = tuple(members)
         self._loads = [0] * len(self.members)
+        self._next = 0  # so that of equals each has its turn
+        self._away: dict[int, asyncio.Task[None]] = {}
 
     def least_loaded(self, *, load: int) -> Berth[Member]:
-        """The member with the smallest load, which is `load` larger until the place is given back.
+        """The present member with the smallest load, which is `load` larger until it is given back.
 
-        Giving back twice is once.
+        Giving back twice is once. With nobody present it is one of the lost.
         """
-        chosen = min(range(len(self.members)), key=self._loads.__getitem__)
+        count = len(self.members)
+        in_turn = [(self._next + step) % count for step in range(count)]
+        present = [index for index in in_turn if index not in self._away] or in_turn
+        chosen = min(present, key=self._loads.__getitem__)
+        self._next = (chosen + 1) % count
         self._loads[chosen] += load
         is_held = True
 
@@ -37,4 +70,19 @@ class Pool(Generic[Member]):
                 is_held = False
                 self._loads[chosen] -= load
 
-        return Berth(self.members[chosen], give_back)
+        return Berth(self.members[chosen], give_back, partial(self._lost, chosen))
+
+    def _lost(self, index: int) -> None:
+        """Nobody is sent there until it answers."""
+        if index not in self._away or self._away[index].done():
+            self._away[index] = asyncio.get_running_loop().create_task(self._until_back(index))
+
+    async def ready(self) -> None:
+        """Return as soon as one member is present, however many are lost."""
+        while len(self._away) == len(self.members):
+            await asyncio.wait(self._away.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _until_back(self, index: int) -> None:
+        while not await self.members[index].ready():
+            pass
+        del self._away[index]

@@ -68,8 +68,8 @@ class FrameReader(Protocol[Frames_co]):
     async def release(self, owner: str) -> None:
         """Close everything that this owner left open."""
 
-    async def ready(self) -> None:
-        """Return when it can be called again after a loss, or when patience is at its end."""
+    async def ready(self) -> bool:
+        """Wait until it can be called again after a loss; False when patience is at its end."""
 
 
 class Encoder(Protocol[Frames_contra, Tokens_co]):
@@ -78,7 +78,7 @@ class Encoder(Protocol[Frames_contra, Tokens_co]):
     async def encode(self, frames: Frames_contra, *, left: int) -> Encoded[Tokens_co]:
         """The tokens of a chunk, in the order of the calls. left: chunks of its window after it."""
 
-    async def ready(self) -> None:
+    async def ready(self) -> bool:
         """As of a reader."""
 
 
@@ -104,5 +104,5 @@ class Decoder(Protocol[Tokens_contra]):
     async def release(self, owner: str) -> None:
         """Close everything that this owner left open."""
 
-    async def ready(self) -> None:
+    async def ready(self) -> bool:
         """As of a reader."""

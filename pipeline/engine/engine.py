@@ -160,8 +160,9 @@ class Engine:
             if stream.owner == owner:
                 await self.close(stream)
 
-    async def ready(self) -> None:
+    async def ready(self) -> bool:
         """It always is."""
+        return True
 
     def stop(self) -> None:
         """Serve nothing any more; whoever still waits gets Transient."""

@@ -72,8 +72,9 @@ class EncodingStage:
             self._encoding = loop.create_task(self._encode_all())
         return await done
 
-    async def ready(self) -> None:
+    async def ready(self) -> bool:
         """It always is."""
+        return True
 
     async def _encode_all(self) -> None:
         while batch := self._take_batch():

@@ -121,8 +121,9 @@ class ReadingStage:
         """Close every video that this owner left open."""
         await asyncio.gather(*(self.close(each) for each in self.videos if each.owner == owner))
 
-    async def ready(self) -> None:
+    async def ready(self) -> bool:
         """It always is."""
+        return True
 
     def stop(self) -> None:
         """End the threads; what they are in the middle of is finished first."""

@@ -171,6 +171,28 @@ def test_a_rank_that_dies_idle_takes_its_replica_down_and_it_returns(
     assert not set(ranks) & set(ray.get(decoder.process_ids.remote()))
 
 
+def test_a_model_folder_that_is_away_while_a_decoder_starts_again_fails_no_video(
+    fleet: Fleet, checkpoint: Path, sources: list[Source], expected: list[Record]
+) -> None:
+    (decoder,) = fleet.pools.decoders
+    leader, *_ = ray.get(decoder.process_ids.remote())
+    away = checkpoint.rename(checkpoint.with_name("away"))
+
+    async def run() -> list[Record]:
+        os.kill(leader, signal.SIGKILL)
+        work = asyncio.create_task(analyse_all(fleet, sources))
+        await asyncio.to_thread(until, lambda: num_restarts(decoder) >= 2, patience_s=120)
+        assert not work.done()
+        away.rename(checkpoint)
+        return await work
+
+    assert asyncio.run(run()) == [without_timings(record) for record in expected]
+
+
+def num_restarts(actor: Any) -> int:
+    return int(actors(actor._actor_id.hex()).get("NumRestarts", 0))
+
+
 def test_a_cancelled_video_holds_nothing(
     fleet: Fleet, tmp_path: Path, sources: list[Source], expected: list[Record]
 ) -> None:
