@@ -131,11 +131,11 @@ class ChunkSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MediaInfo:
-    """What the header and the packet index say of a video stream; no pixel was decoded.
+    """What the header and the packet index say of a video stream.
 
-    width, height: as displayed, upright, with square pixels. pts and is_key list every coded frame
-    in presentation order, in time_base units, as the container stamps them; the first need not be
-    0, and none is below the one before it. (T,) arrays, not tuples: ten hours at 60 fps are 17 MB
+    width, height: as displayed, upright, with square pixels. pts and is_key list every frame that
+    is shown, in presentation order, in time_base units; the first need not be 0, and none is below
+    the one before it. (T,) arrays, not tuples: ten hours at 60 fps are 17 MB
     instead of 90. The arrays make == compare identity.
     """
 
@@ -153,10 +153,11 @@ class MediaInfo:
     time_base_den: int
     pts: NDArray[np.int64] = field(repr=False)
     is_key: NDArray[np.bool_] = field(repr=False)
-    duration_s: float  # of the frames present, last frame's own duration included
+    duration_s: float  # from the first frame on; the last one is shown to the end of the file
     declared_duration_s: float | None
     is_still: bool  # an image: one frame, shown twice to the model
     flags: tuple[str, ...] = ()  # e.g. hdr_tonemapped_naively, interlaced, count_mismatch
+    offset: int = 0  # from the file's start, where a player counts from, to pts[0]; in time_base
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.time_base_num, self.time_base_den) < 1:
@@ -167,6 +168,15 @@ class MediaInfo:
             raise ValueError(f"need (T,) each, got {self.pts.shape = } {self.is_key.shape = }")
         if (self.pts[1:] < self.pts[:-1]).any():
             raise ValueError("pts must not decrease")
+        if self.offset < 0:
+            raise ValueError(
+                f"the video begins with the file at the earliest, got {self.offset = }"
+            )
+
+    @property
+    def offset_s(self) -> float:
+        """When the first frame is shown, as a player counts; nothing is shown before."""
+        return self.offset * self.time_base_num / self.time_base_den
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

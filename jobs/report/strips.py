@@ -66,13 +66,14 @@ def still_times(record: Record) -> list[float]:
 
 def _plan(media: MediaInfo, times_s: list[float]) -> SamplingPlan:
     """The plan of exactly these moments, small."""
-    stamps_s = (media.pts - media.pts[0]) * (media.time_base_num / media.time_base_den)
+    ticks = media.pts - media.pts[0] + media.offset
+    stamps_s = ticks * (media.time_base_num / media.time_base_den)
     places = np.searchsorted(stamps_s, np.array(times_s) + 1e-6, side="right") - 1
     pts = media.pts[np.maximum(places, 0)].tolist()
     window = Window(
         index=0,
         start_s=0.0,
-        end_s=media.duration_s,
+        end_s=media.offset_s + media.duration_s,
         frame_pts=tuple(pts),
         times_s=tuple(times_s),
         grid=GEOMETRY.grid(len(pts), _small(media)),

@@ -114,6 +114,9 @@ def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], VideoF
         if kind is Kind.PROBE:
             video = video or open_video()
             _probe(channel, video)
+        elif kind is Kind.MEASURE:
+            video = video or open_video()
+            _measure(channel, video)
         elif kind is Kind.READ:
             order = from_json(ReadOrder, body)
             runs = receive_runs(channel)
@@ -128,16 +131,23 @@ def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], VideoF
 
 
 def _probe(channel: socket.socket, video: VideoFile) -> None:
-    header, stamps, is_key = video.scan()
+    header, stamps, marks = video.scan()
     send(channel, Kind.HEADER, to_json(header))
-    send_blocks(channel, memoryview(stamps[: header.num_frames]).cast("B"))
-    send_blocks(channel, memoryview(is_key[: header.num_frames]))
+    send_blocks(channel, memoryview(stamps).cast("B"))
+    send_blocks(channel, memoryview(marks))
+
+
+def _measure(channel: socket.socket, video: VideoFile) -> None:
+    outputs, is_refused = video.measure(lambda: send(channel, Kind.READY))
+    send(channel, Kind.MEASURED, str(len(outputs)).encode())
+    send_blocks(channel, memoryview(outputs).cast("B"))
+    send_blocks(channel, memoryview(is_refused))
 
 
 def _read(video: VideoFile, runs: list[Run], order: ReadOrder, ring: Ring) -> None:
     video.use_threads(order.threads)
     for run in runs:
-        for frame in video.frames(run, is_counted=order.is_counted):
+        for frame in video.frames(run, may_skip=order.may_skip):
             if frame is None:
                 ring.put_missing()
             else:

@@ -3,36 +3,34 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.errors import BadInput, FailureCode
 from pipeline.types import MediaInfo, Size
 from pipeline.video.frames import display_size, orientation, plausible_aspect
+from pipeline.video.order import Order
 from pipeline.video.wire import Header
 
+# The last picture is held while the sound goes on. Sound rarely ends with the picture exactly; what
+# is shorter than one step at two frames a second is no picture of its own.
+MIN_HELD_S = 0.5
 MIN_PRESENT = 0.9  # of the declared length of a file that was cut; with less the video has failed
 
 
-def media_info(
-    header: Header, pts: NDArray[np.int64], is_key: NDArray[np.bool_], *, container: str
-) -> MediaInfo:
-    """Turn the child's claims into a MediaInfo. BadInput where they cannot be or tell of damage.
-
-    pts, is_key: (T,) in decoding order; the result's are in order of presentation, each stamp once.
-    """
-    pts, first_places = np.unique(pts, return_index=True)
-    is_key = is_key[first_places]
-    time_base = _time_base(header)
-    spans = np.diff(pts)
-    last = (
-        header.last_duration
-        if header.last_duration > 0
-        else int(np.median(spans))
-        if len(spans)
-        else 0
+def media_info(header: Header, order: Order, *, container: str) -> MediaInfo:
+    """Turn the child's claims into a MediaInfo. BadInput where they cannot be or tell of damage."""
+    if not len(order.pts):
+        code = FailureCode.TRUNCATED if header.is_cut else FailureCode.NOT_DECODABLE
+        raise BadInput(code, "no frame of it can be decoded")
+    pts, is_key = order.pts, order.is_key
+    if header.is_still:
+        pts, is_key = pts[:1], is_key[:1]
+    time_base = _time_base(header, is_numbered=order.is_numbered)
+    duration_s = float(
+        (int(pts[-1]) - int(pts[0]) + _last_duration(header, order, container)) * time_base
     )
-    duration_s = float((int(pts[-1]) - int(pts[0]) + last) * time_base)
+    offset = 0 if order.is_numbered else header.offset + order.late_by
+    to_end_s = header.file_end_s - float(offset * time_base)
+    if to_end_s > duration_s + MIN_HELD_S and not header.is_still:
+        duration_s = to_end_s
     rotation_deg, is_mirrored = orientation(header.matrix)
     aspect = plausible_aspect(header.sar_num, header.sar_den)
     shown = display_size(
@@ -58,26 +56,53 @@ def media_info(
         duration_s=duration_s,
         declared_duration_s=header.declared_duration_s or None,
         is_still=header.is_still,
-        flags=(*header.flags, *_flags(header, aspect=aspect, duration_s=duration_s)),
+        flags=(
+            *header.flags,
+            *_order_flags(order),
+            *_flags(header, container, aspect=aspect, duration_s=duration_s),
+        ),
+        offset=offset,
     )
 
 
-def _flags(header: Header, *, aspect: float, duration_s: float) -> Iterator[str]:
+def _last_duration(header: Header, order: Order, container: str) -> int:
+    """Ticks for which the last frame is shown."""
+    if order.is_numbered:
+        return 1
+    # AVI's packets last one tick, however short the ticks are.
+    is_told = header.last_duration > 0 and not order.is_joined and container != "avi"
+    return order.held + (header.last_duration if is_told else order.spacing)
+
+
+def _order_flags(order: Order) -> Iterator[str]:
+    if order.is_numbered:
+        yield "no_timestamps"
+    if order.is_joined or order.is_permuted:
+        yield "nonmonotonic"
+    if order.num_leading:
+        yield "starts_without_keyframe"
+
+
+def _flags(header: Header, container: str, *, aspect: float, duration_s: float) -> Iterator[str]:
     """What the comparison of claims shows; raises BadInput(TRUNCATED) when too much is missing."""
-    present = header.num_frames
+    present = header.num_packets
     if header.is_cut:
         declared = header.declared_frames or header.declared_duration_s
         share = (present if header.declared_frames else duration_s) / declared if declared else 1.0
         if share < MIN_PRESENT:
             raise BadInput(FailureCode.TRUNCATED, f"{share:.0%} of the declared length is there")
         yield "truncated"
-    elif header.declared_frames and header.declared_frames != present:
+    elif header.declared_frames not in (0, present) and container != "mov":
+        # In mov the packets are the table's, and edit lists leave some out.
         yield "count_mismatch"
     if aspect != 1.0:
         yield "non_square_pixels"
 
 
-def _time_base(header: Header) -> Fraction:
-    if header.time_base_num <= 0 or header.time_base_den <= 0:
+def _time_base(header: Header, *, is_numbered: bool) -> Fraction:
+    values = header.time_base_num, header.time_base_den, header.rate_num, header.rate_den
+    if min(values) <= 0:
         raise BadInput(FailureCode.DECODER_PROTOCOL, "the time base is not positive")
+    if is_numbered:
+        return Fraction(header.rate_den, header.rate_num)
     return Fraction(header.time_base_num, header.time_base_den)

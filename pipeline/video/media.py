@@ -6,11 +6,10 @@ Runs in the decoding child only. Every av exception is translated here, once, to
 from __future__ import annotations  # av.Packet and array are generic to the type checker only
 
 from array import array
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count, islice
 from os import SEEK_CUR, SEEK_END, fstat, pread
 from struct import unpack
 from typing import cast
@@ -20,15 +19,16 @@ from av.buffer import Buffer
 from av.container import InputContainer
 from av.error import ArgumentError, DecoderNotFoundError, FFmpegError
 from av.packet import Packet
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.video.packet_index import PacketIndex
+from pipeline.video.harvest import Harvest
+from pipeline.video.hidden import hides_picture
 from pipeline.video.sniff import ends_early
-from pipeline.video.wire import FROM_START, Header, Run
+from pipeline.video.wire import FROM_START, NO_STAMP, Header, Mark, Run
 
 VIDEO_CODECS = frozenset(
     {
@@ -42,7 +42,12 @@ STILL_CODECS = frozenset({"png", "mjpeg"})
 STILL_DEMUXERS = frozenset({"png_pipe", "jpeg_pipe"})
 NOMINAL_FPS = 25
 READ_BYTES = 1 << 18
+RAW_DEMUXERS = frozenset({"h264", "hevc"})
 _PACKETS_TO_FIRST_FRAME = 1000
+_PACKETS_PER_REPORT = 100
+_KEY_OFFSETS = {"mov": 0, "avi": 8}  # from where the index points to where packets begin
+_MAX_SOUNDS = 4
+_MAX_TAIL_PACKETS = 2000
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _BACK_OFF_S = (0, 2, 20)
 
@@ -96,11 +101,12 @@ class VideoFile:
         self._threads = threads
         self.is_cut = ends_early(fd, demuxer)
         self._has_refused = False
+        self._marks = bytearray()
         self._reformatter = VideoReformatter()
         self._container: InputContainer | None = None
         self._open()
 
-    def _open(self) -> None:
+    def _open(self, *, thread_type: str = "AUTO", **decoder_options: str) -> None:
         if self._container is not None:
             self._container.close()
         with translate_av_errors(is_cut=self.is_cut):
@@ -123,9 +129,9 @@ class VideoFile:
                 if stream.index != self._stream.index:
                     stream.discard = Discard.all
             context = self._stream.codec_context
-            context.options = {"max_pixels": str(self._max_pixels)}
+            context.options = {"max_pixels": str(self._max_pixels), **decoder_options}
             context.thread_count = self._threads
-            context.thread_type = "AUTO"
+            context.thread_type = thread_type
         self._is_at_start = True
 
     def _check_codec(self) -> None:
@@ -145,41 +151,94 @@ class VideoFile:
     def scan(self) -> tuple[Header, array[int], bytearray]:
         """Read every packet, decode only up to the first frame.
 
-        Returns the header, and of displayed frames, in decoding order, stamps and key marks.
+        Returns the header, and of all packets, in decoding order, stamps and marks.
         """
-        # AVI stamps packets in decoding order: with reordered frames those are no times at all.
-        codec = self._stream.codec_context.codec.canonical_name
-        index = PacketIndex(is_counted=self._demuxer == "avi" and codec in ("h264", "hevc"))
+        context = self._stream.codec_context
+        hides = hides_picture(context.codec.canonical_name, bytes(context.extradata or b""))
+        stamps, marks = array("q"), bytearray()
+        keys = self._indexed_keys()
         first: VideoFrame | None = None
+        last_stamp, last_duration = NO_STAMP, 0
         with translate_av_errors(is_cut=self.is_cut):
-            for num_packets, packet in enumerate(self._packets()):
-                if num_packets >= self._max_packets:
+            for packet in self._packets():
+                if len(stamps) >= self._max_packets:
                     raise BadInput(FailureCode.TOO_MANY_FRAMES, f"limit {self._max_packets}")
-                if packet.is_keyframe and packet.has_sidedata("encryption_info"):
+                mark = packet.is_keyframe | packet.is_discard << 1 | packet.is_corrupt << 3
+                if packet.pos in keys:
+                    mark |= Mark.KEY
+                if mark & Mark.KEY and packet.has_sidedata("encryption_info"):
                     raise BadInput(FailureCode.ENCRYPTED, "the video is encrypted")
-                index.add(
-                    packet.pts,
-                    duration=packet.duration or 0,
-                    is_key=packet.is_keyframe,
-                    is_shown=not packet.is_discard,
-                    is_whole=not packet.is_corrupt,
-                )
-                if first is None and num_packets < _PACKETS_TO_FIRST_FRAME:
+                if hides is not None and hides(memoryview(packet)):
+                    mark |= Mark.HIDDEN
+                stamp = NO_STAMP if packet.pts is None else packet.pts
+                if stamp >= last_stamp and not mark & Mark.DISCARD:
+                    last_stamp, last_duration = stamp, packet.duration or 0
+                stamps.append(stamp)
+                marks.append(mark)
+                if first is None and len(stamps) <= _PACKETS_TO_FIRST_FRAME:
                     first = next(iter(self._decode(packet)), None)
             if first is None:
                 first = next(iter(self._decode(None)), None)
-            index.close()
-            if first is None or not index.stamps:
+            if first is None:
                 self._require_no_giant()
                 code = FailureCode.TRUNCATED if self.is_cut else FailureCode.NOT_DECODABLE
                 raise BadInput(code, "no frame of it can be decoded")
-            return self._header(index, first), index.stamps, index.is_key
+            self._mark_cued(stamps, marks)
+            self._marks = marks
+            return self._header(first, len(stamps), last_duration), stamps, marks
 
-    def _header(self, index: PacketIndex, first: VideoFrame) -> Header:
+    def _indexed_keys(self) -> frozenset[int]:
+        """Where keyframes lie by the container's table: broken ones look like none."""
+        if self._demuxer not in _KEY_OFFSETS:
+            return frozenset()
+        offset = _KEY_OFFSETS[self._demuxer]
+        entries = self._stream.index_entries
+        return frozenset(entry.pos + offset for entry in entries if entry.is_keyframe)
+
+    def _mark_cued(self, stamps: array[int], marks: bytearray) -> None:
+        """The same for Matroska, whose list is whole when all blocks are read."""
+        if self._demuxer == "matroska":
+            cues = {entry.timestamp for entry in self._stream.index_entries if entry.is_keyframe}
+            for number, stamp in enumerate(stamps):
+                if stamp in cues:
+                    marks[number] |= Mark.KEY
+
+    def measure(self, report: Callable[[], None]) -> tuple[array[int], bytearray]:
+        """Decode every packet. Calls `report` now and then: this may take long.
+
+        Returns the packet's number for each picture that comes out, in the order of output, and for
+        each packet whether the decoder refused it or drew it only in part.
+        """
+        outputs, is_refused = array("q"), bytearray(len(self._marks))
+        # One frame at a time, or a refusal could not be told from its neighbours'.
+        self._open(thread_type="SLICE", skip_loop_filter="all")
+        with translate_av_errors():
+            for number, packet in zip(count(), self._packets(), strict=False):
+                if number >= len(self._marks):
+                    break
+                packet = _tagged(packet, number)
+                try:
+                    frames = self._stream.codec_context.decode(packet)
+                except MemoryError:
+                    raise
+                except (FFmpegError, ValueError):
+                    frames, is_refused[number] = [], 1
+                for frame in frames:
+                    if frame.pts is not None:
+                        outputs.append(frame.pts)
+                        is_refused[frame.pts] |= frame.is_corrupt
+                if number % _PACKETS_PER_REPORT == 0:
+                    report()
+            for frame in self._decode(None):
+                # Some decoders end with their last picture once more, under a packet without one.
+                if frame.pts is not None and not self._marks[frame.pts] & Mark.HIDDEN:
+                    outputs.append(frame.pts)
+        return outputs, is_refused
+
+    def _header(self, first: VideoFrame, num_packets: int, last_duration: int) -> Header:
         stream, context = self._stream, self._stream.codec_context
-        is_still = self._demuxer in STILL_DEMUXERS
-        rate = stream.average_rate or stream.guessed_rate or Fraction(NOMINAL_FPS)
-        time_base = 1 / rate if index.is_counted else stream.time_base or Fraction(1, NOMINAL_FPS)
+        time_base = stream.time_base or Fraction(1, NOMINAL_FPS)
+        rate = self._rate()
         matrix = first.side_data.get("DISPLAYMATRIX")
         sar = stream.sample_aspect_ratio or Fraction(1)
         return Header(
@@ -192,15 +251,41 @@ class VideoFile:
             sar_den=sar.denominator,
             time_base_num=time_base.numerator,
             time_base_den=time_base.denominator,
-            num_frames=1 if is_still else len(index.stamps),
-            last_duration=1 if index.is_counted else index.last_duration,
+            rate_num=rate.numerator,
+            rate_den=rate.denominator,
+            num_packets=num_packets,
+            reorder_depth=context.reorder_depth,
+            offset=self._offset(time_base),
+            last_duration=last_duration,
+            file_end_s=self._file_end_s(),
             declared_frames=max(0, stream.frames),
             declared_duration_s=self._declared_duration_s(),
-            is_counted=index.is_counted,
             is_cut=self.is_cut,
-            is_still=is_still,
-            flags=tuple(self._flags(index, first)),
+            is_still=self._demuxer in STILL_DEMUXERS,
+            flags=tuple(self._flags(first)),
         )
+
+    def _rate(self) -> Fraction:
+        """Frames a second: what the stream itself says where its container has no times."""
+        stream = self._stream
+        own = stream.codec_context.framerate if self._demuxer in RAW_DEMUXERS else None
+        return own or stream.average_rate or stream.guessed_rate or Fraction(NOMINAL_FPS)
+
+    def _offset(self, time_base: Fraction) -> int:
+        """From the file's start to that of its video, in time_base."""
+        start, file_start = self._stream.start_time, self._require_container().start_time
+        if start is None or file_start is None:
+            return 0
+        return max(0, start - round(Fraction(file_start, av.time_base) / time_base))
+
+    def _file_end_s(self) -> float:
+        """When the sound ends, from the file's start; 0 where there is none that is known."""
+        container = self._require_container()
+        sounds = [stream for stream in container.streams if stream.type == "audio"]
+        end_s = 0.0
+        for stream in sounds[:_MAX_SOUNDS]:
+            end_s = max(end_s, _last_end_s(container, stream))
+        return max(0.0, end_s - (container.start_time or 0) / av.time_base)
 
     def _declared_duration_s(self) -> float:
         stream = self._stream
@@ -209,15 +294,9 @@ class VideoFile:
         container = self._require_container()
         return (container.duration or 0) / av.time_base
 
-    def _flags(self, index: PacketIndex, first: VideoFrame) -> Iterator[str]:
+    def _flags(self, first: VideoFrame) -> Iterator[str]:
         if self._num_videos > 1:
             yield "multi_stream"
-        if index.has_gaps:
-            yield "no_timestamps"
-        elif index.has_jumps:
-            yield "nonmonotonic"
-        if index.num_leading:
-            yield "starts_without_keyframe"
         if first.color_trc in _HDR_TRANSFERS:
             yield "hdr_tonemapped_naively"
         if self._is_interlaced() or first.interlaced_frame:
@@ -232,46 +311,51 @@ class VideoFile:
             self._threads = count
             self._open()
 
-    def frames(self, run: Run, *, is_counted: bool) -> Iterator[VideoFrame | None]:
-        """Decode one run: for each wanted stamp, in order, its frame, or None if it is damaged."""
-        pending = deque(run.wanted)
+    def frames(self, run: Run, *, may_skip: bool) -> Iterator[VideoFrame | None]:
+        """Decode one run: for each wanted packet, in order, its frame, or None if it is damaged."""
+        harvest: Harvest[VideoFrame] = Harvest(run.wanted, num_threads=self._threads)
         with translate_av_errors():
-            for stamp, frame in self._run(run, is_counted=is_counted):
-                while pending and pending[0] < stamp:
-                    pending.popleft()
-                    self._require_no_giant()
-                    yield None
-                if pending and pending[0] == stamp:
-                    pending.popleft()
-                    yield None if frame.is_corrupt else frame
-                if not pending:
+            for number, frame in self._run(run, harvest, may_skip=may_skip):
+                if number is not None and frame is not None:
+                    harvest.take(number, frame)
+                for picture in harvest.settled():
+                    if picture is None:
+                        self._require_no_giant()
+                    yield picture
+                if harvest.is_done:
                     return
-        for _ in pending:
-            self._require_no_giant()
-            yield None
+        harvest.drain()
+        for picture in harvest.settled():
+            if picture is None:
+                self._require_no_giant()
+            yield picture
 
-    def _run(self, run: Run, *, is_counted: bool) -> Iterator[tuple[int, VideoFrame]]:
-        """Decode from the run's keyframe up to its last wanted packet, and drain the decoder.
+    def _run(
+        self, run: Run, harvest: Harvest[VideoFrame], *, may_skip: bool
+    ) -> Iterator[tuple[int | None, VideoFrame | None]]:
+        """Decode from the run's first packet up to its last wanted one, and drain the decoder.
 
         Frames nothing refers to are skipped unless wanted: the others come out bit-equal.
         """
-        if is_counted:
-            self._rewind()
-            decoded = chain.from_iterable(map(self._decode, chain(self._packets(), (None,))))
-            yield from enumerate(decoded)
-            return
         context = self._stream.codec_context
         # Two fields share an interlaced frame. dav1d reads the setting once, when it is opened.
-        may_skip = context.name in SKIPPING_DECODERS and not self._is_interlaced()
-        unfed = set(run.wanted)
-        for packet in self._packets_from(run.key):
+        may_skip = may_skip and context.name in SKIPPING_DECODERS and not self._is_interlaced()
+        unfed = dict(zip(run.wanted, run.stamps, strict=True))
+        keys = frozenset(run.keys)
+        for number, packet in self._packets_from(run):
+            stamp = NO_STAMP if packet.pts is None else packet.pts
+            if unfed.get(number, stamp) != stamp:
+                break  # this is another packet: the demuxer lost count, or a seek did
+            harvest.feed(number, stamp=stamp, is_key=number in keys)
             if may_skip:
-                context.skip_frame = "DEFAULT" if packet.pts in unfed else "NONREF"
-            yield from _stamped(self._decode(packet))
-            unfed.discard(packet.pts)
+                context.skip_frame = "DEFAULT" if number in unfed else "NONREF"
+            for frame in self._decode(_tagged(packet, number)):
+                yield frame.pts, frame
+            unfed.pop(number, None)
             if not unfed:
                 break
-        yield from _stamped(self._decode(None))
+        for frame in self._decode(None):
+            yield frame.pts, frame
         context.flush_buffers()
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
@@ -281,22 +365,23 @@ class VideoFile:
             if packet.size:  # the last one is empty: it asks decoders to drain
                 yield packet
 
-    def _packets_from(self, key: int) -> Iterator[Packet[VideoStream]]:
-        """Every packet from the keyframe stamped `key` on, by seeking or else from the start."""
-        if key == FROM_START:
+    def _packets_from(self, run: Run) -> Iterator[tuple[int, Packet[VideoStream]]]:
+        """Every packet and its number from the run's first on, by seeking or from the start."""
+        if run.key == FROM_START:
             self._rewind()
-            return self._packets()
+            return enumerate(self._packets())
         time_base = self._stream.time_base or Fraction(1, NOMINAL_FPS)
         for back_s in _BACK_OFF_S:
             self._is_at_start = False
+            target = run.key_stamp - int(back_s / time_base)
             try:
-                self._require_container().seek(key - int(back_s / time_base), stream=self._stream)
+                self._require_container().seek(target, stream=self._stream)
             except FFmpegError:
                 break  # the container cannot seek
-            if packets := _skip_to(self._packets(), key):
-                return packets
+            if packets := _skip_to(self._packets(), run.key_stamp):
+                return enumerate(packets, run.key)
         self._rewind()
-        return _skip_to(self._packets(), key) or iter(())
+        return islice(enumerate(self._packets()), run.key, None)
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decode one packet, or drain; a packet that cannot be decoded has no frames."""
@@ -358,13 +443,44 @@ def _skip_to(
 ) -> Iterator[Packet[VideoStream]] | None:
     """The packets from the keyframe stamped `key` on; None when the file stands behind it."""
     for packet in packets:
-        if packet.is_keyframe and packet.pts is not None:
-            if packet.pts == key:
-                return chain((packet,), packets)
-            if packet.pts > key:
-                return None
+        if packet.pts == key:
+            return chain((packet,), packets)
+        if packet.is_keyframe and packet.pts is not None and packet.pts > key:
+            return None
     return None
 
 
-def _stamped(frames: list[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-    return ((frame.pts, frame) for frame in frames if frame.pts is not None)
+def _last_end_s(container: InputContainer, sound: Stream) -> float:
+    """When the last packet of this stream ends, by its stamp; 0 if it cannot be found.
+
+    A header may claim any length, so the end is looked at.
+    """
+    time_base, claimed_us = sound.time_base, container.duration
+    if not time_base or not claimed_us:
+        return 0.0
+    for stream in container.streams:
+        stream.discard = Discard.default if stream.index == sound.index else Discard.all
+    end_s = 0.0
+    try:
+        container.seek(claimed_us + (container.start_time or 0), backward=True)
+        for packet in islice(container.demux(sound), _MAX_TAIL_PACKETS):
+            if packet.pts is not None and packet.size:
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * time_base))
+    except FFmpegError:
+        return 0.0
+    return end_s
+
+
+def _tagged(packet: Packet[VideoStream], number: int) -> Packet[VideoStream]:
+    """The packet with its number for a stamp: the decoder hands it on to the picture.
+
+    Decoders drop the pictures of discarded packets, and then nobody knows whether they were whole.
+    """
+    if packet.is_discard:
+        kept: Packet[VideoStream] = Packet(bytes(packet))  # type: ignore[assignment]
+        kept.is_keyframe = packet.is_keyframe
+        for side_data in packet.iter_sidedata():
+            kept.set_sidedata(side_data)
+        packet = kept
+    packet.pts = number
+    return packet

@@ -80,6 +80,7 @@ class Planner:
             pts=media.pts[frame : frame + 1],
             is_key=media.is_key[frame : frame + 1],
             duration_s=0.0,
+            offset=0,
             is_still=True,
         )
         return self.plan(still, source_id=source_id)
@@ -98,5 +99,6 @@ def _sampled_fps(samples: Samples, timeline: Timeline) -> float:
 def _frame_at(media: MediaInfo, time_s: float) -> int:
     """Position in the packet index: the last frame not stamped after time_s, else the first."""
     ticks_per_s = Fraction(media.time_base_den, media.time_base_num)
-    tick = int(media.pts[0]) + int(Fraction(time_s).limit_denominator(1_000_000) * ticks_per_s)
+    start = int(media.pts[0]) - media.offset
+    tick = start + int(Fraction(time_s).limit_denominator(1_000_000) * ticks_per_s)
     return max(0, int(np.searchsorted(media.pts, tick, side="right")) - 1)

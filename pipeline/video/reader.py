@@ -1,8 +1,10 @@
 """The door to videos: open one, learn what is in it, take the frames its plan wants."""
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
 from typing import Literal
@@ -16,10 +18,11 @@ from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
 from pipeline.video.frames import fill_gaps, resize, upright
+from pipeline.video.order import Measured, Order, Packets, order_of
 from pipeline.video.sandbox import Child
-from pipeline.video.seeks import Seek, cut_runs
+from pipeline.video.seeks import START, Seek, Stretch, cut_stretches
 from pipeline.video.source import OpenFile, Source, open_file
-from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
+from pipeline.video.wire import FROM_START, Header, Mark, ReadOrder, Run
 
 Reader = Literal["pyav", "decord"]
 
@@ -39,9 +42,10 @@ MAX_SLOTS = 32
 MAY_PASS = {FailureCode.DECODER_CRASH, FailureCode.DECODE_MEMORY}  # tried a second time
 ROW_ALIGNMENT = 64  # pixels; FFmpeg rounds rows up to at most this
 PLACES_PER_RUN = 8
+DECORD_CONTAINERS = ("mov", "matroska", "avi")
 
 
-Stamps = tuple[int, ...]
+Places = tuple[int, ...]  # of frames, in order of presentation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +66,12 @@ class Media:
         self._limits = limits
         self._stack = stack
         self._children: list[Child] = []
-        header, pts, is_key = self._probe()
-        self._header = header
-        self.info = media_info(header, pts, is_key, container=file.demuxer)
+        self._header, self._packets = self._probe()
+        self._measured: Measured | None = None
+        self._order_of_frames = self._require_order()
+        self.info = media_info(self._header, self._order_of_frames, container=file.demuxer)
 
-    def _probe(self) -> tuple[Header, NDArray[np.int64], NDArray[np.bool_]]:
+    def _probe(self) -> tuple[Header, Packets]:
         try:
             return self._idle_children(1)[0].probe()
         except BadInput as error:
@@ -74,6 +79,22 @@ class Media:
                 raise
         self._children.pop().close()
         return self._idle_children(1)[0].probe()
+
+    def _require_order(self) -> Order:
+        """The order of the frames, from the header and the stamps or else by decoding once."""
+        demuxer = self._file.demuxer
+        order = order_of(self._packets, self._header, demuxer=demuxer)
+        if order is not None:
+            return order
+        order = order_of(self._packets, self._header, demuxer=demuxer, measured=self._measure())
+        if order is None:
+            raise RuntimeError("a measured order is an order")
+        return order
+
+    def _measure(self) -> Measured:
+        if self._measured is None:
+            self._measured = self._idle_children(1)[0].measure(self._header.num_packets)
+        return self._measured
 
     def read(
         self,
@@ -94,9 +115,10 @@ class Media:
         stamps = tuple(dict.fromkeys(window.frame_pts))
         if not np.isin(stamps, self.info.pts).all():
             raise ValueError(f"window {window.index} wants frames that this video does not have")
+        places = tuple(np.searchsorted(self.info.pts, stamps).tolist())
         how = _How(reader=reader, seek=seek, num_children=children)
         geometry = window.grid.geometry
-        with closing(self._wanted(stamps, how, size=window.grid.size)) as wanted:
+        with closing(self._wanted(places, how, size=window.grid.size)) as wanted:
             frames = fill_gaps(wanted)
             shown = _repeated(window.frame_pts, frames)
             for span in window.chunks:
@@ -116,41 +138,33 @@ class Media:
         self._file.require_unchanged()
 
     def _wanted(
-        self, stamps: Stamps, how: _How, *, size: Size
+        self, places: Places, how: _How, *, size: Size
     ) -> Generator[Tensor | None, None, None]:
         """Each wanted frame, upright and resized: (H, W, 3) uint8, or None where it is missing.
 
-        A decoder that crashes or is killed is replaced once. When a frame is missing after a jump,
-        the rest is first tried without jumping: some streams mark as keyframes what does not stand
-        alone.
+        A decoder that crashes or is killed is replaced once.
         """
-        frames = self._decoded(stamps, how)
+        frames = self._decoded(places, how)
         with ExitStack() as opened:
             opened.callback(lambda: frames.close())
-            may_replace, may_doubt = True, how.reader == "pyav" and how != _STRAIGHT
-            for number in range(len(stamps)):
+            may_replace = True
+            for number in range(len(places)):
                 try:
                     frame = next(frames)
                 except BadInput as error:
                     if error.code not in MAY_PASS or not may_replace:
                         raise
                     may_replace = False
-                    frames = self._decoded(stamps[number:], how)
+                    frames = self._decoded(places[number:], how)
                     frame = next(frames)
-                if frame is None and may_doubt:
-                    may_doubt = False
-                    straight = self._decoded(stamps[number:], _STRAIGHT)
-                    frame = next(straight)
-                    frames, other = (frames, straight) if frame is None else (straight, frames)
-                    other.close()
                 yield None if frame is None else self._shown(frame, size, how.reader)
             next(frames, None)
 
-    def _decoded(self, stamps: Stamps, how: _How) -> Generator[Tensor | None, None, None]:
+    def _decoded(self, places: Places, how: _How) -> Generator[Tensor | None, None, None]:
         """The wanted frames as children decode them, in order; valid until the next is taken."""
-        runs, threads = self._runs(stamps, how), self._limits.threads
-        num_children = min(how.num_children or threads, len(runs))
-        if how.num_children is None and len(runs) > 1:
+        stretches, threads = self._stretches(places, how), self._limits.threads
+        num_children = min(how.num_children or threads, len(stretches))
+        if how.num_children is None and len(stretches) > 1:
             threads = 1
         order = self._order(how.reader, threads=threads)
         workers = self._idle_children(num_children, how.reader)
@@ -158,17 +172,60 @@ class Media:
         try:
             shares = []
             for number, worker in enumerate(workers):
-                share = runs[number :: len(workers)]
-                worker.order(order, share)
-                shares.append(worker.frames(order, sum(len(run.wanted) for run in share)))
-            for number, run in enumerate(runs):
-                yield from islice(shares[number % len(workers)], len(run.wanted))
+                share = stretches[number :: len(workers)]
+                worker.order(order, [self._run(stretch, how.reader) for stretch in share])
+                shares.append(worker.frames(order, sum(len(one.wanted) for one in share)))
+            for number, stretch in enumerate(stretches):
+                yield from self._sure(stretch, shares[number % len(workers)], order)
             for rest in shares:
                 next(rest, None)  # the child says it is done
             if how.reader == "pyav":
-                self._children, workers = workers, []
+                self._children, workers = workers + self._children, []
         finally:
             for worker in workers:  # stopped halfway, by an error or by whoever took the frames
+                worker.close()
+
+    def _sure(
+        self, stretch: Stretch, frames: Iterator[Tensor | None], order: ReadOrder
+    ) -> Iterator[Tensor | None]:
+        """The stretch's frames. Where one is missing, the rest is decoded from a keyframe further
+        back as well: some streams mark as keyframes what does not stand alone.
+        """
+        for number in range(len(stretch.wanted)):
+            frame = next(frames)
+            if frame is None and stretch.key != START and order.reader == "pyav":
+                rest = Stretch(stretch.key, stretch.wanted[number:])
+                with closing(self._from_further_back(rest, order)) as others:
+                    yield next(others)
+                    for other, _ in zip(others, frames, strict=False):
+                        yield other
+                return
+            yield frame
+
+    def _from_further_back(
+        self, stretch: Stretch, order: ReadOrder
+    ) -> Generator[Tensor | None, None, None]:
+        """The stretch's frames, decoded from a keyframe before its own that is whole itself."""
+        keys = np.flatnonzero(self._may_start)
+        before = int(np.searchsorted(keys, stretch.key))
+        step = 1
+        worker = self._idle_children(1)[0]
+        self._children = []
+        try:
+            while True:
+                key = int(keys[before - step]) if step < before else START
+                probe = () if key == START else (key,)
+                wanted = Stretch(key, (*probe, *stretch.wanted))
+                worker.order(order, [self._run(wanted, "pyav")])
+                frames = worker.frames(order, len(wanted.wanted))
+                if key == START or next(frames) is not None:
+                    yield from frames
+                    break
+                deque(frames, maxlen=0)
+                step *= 2
+            self._children = [worker, *self._children]
+        finally:
+            if worker not in self._children:
                 worker.close()
 
     def _shown(self, frame: Tensor, size: Size, reader: Reader) -> Tensor:
@@ -177,30 +234,58 @@ class Media:
             frame = upright(frame, rotation_deg=info.rotation_deg, is_mirrored=info.is_mirrored)
         return resize(frame[None], size)[0]
 
-    def _runs(self, stamps: Stamps, how: _How) -> list[Run]:
-        if how.reader == "decord":  # it knows frames by their place in the index
-            places = np.searchsorted(self.info.pts, stamps).tolist()
+    def _stretches(self, places: Places, how: _How) -> list[Stretch]:
+        if how.reader == "decord":
             step = PLACES_PER_RUN if (how.num_children or 1) > 1 else len(places)
             return [
-                Run(FROM_START, tuple(places[first : first + step]))
+                Stretch(START, places[first : first + step])
                 for first in range(0, len(places), step)
             ]
-        if self._header.is_counted or how == _STRAIGHT:
-            return [Run(FROM_START, stamps)]
-        return cut_runs(
-            stamps,
-            pts=self.info.pts,
-            is_key=self.info.is_key,
-            seek=how.seek,
-            num_children=how.num_children or 1,
+        if how == _STRAIGHT:
+            return [Stretch(START, places)]
+        return cut_stretches(
+            places, is_key=self._may_start, seek=how.seek, num_children=how.num_children or 1
+        )
+
+    @cached_property
+    def _may_start(self) -> NDArray[np.bool_]:
+        """(T,) Keyframes that a seek can find by their stamp, as no other packet has it."""
+        order = self._order_of_frames
+        if order.is_numbered or order.is_joined:
+            return np.zeros(len(order.pts), np.bool_)
+        stamps = np.sort(self._packets.stamps)
+        own = self._packets.stamps[order.packets]
+        count = np.searchsorted(stamps, own, side="right") - np.searchsorted(stamps, own)
+        # What is shown later is decoded later: else decoding would begin behind it.
+        follow = np.minimum.accumulate(order.packets[::-1])[::-1]
+        may_start: NDArray[np.bool_] = order.is_key & (count == 1) & (follow == order.packets)
+        return may_start
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        """The numbers of all keyframes' packets."""
+        return np.flatnonzero(self._packets.marks & Mark.KEY)
+
+    def _run(self, stretch: Stretch, reader: Reader) -> Run:
+        if reader == "decord":  # it knows frames by their place
+            return Run(FROM_START, 0, stretch.wanted, stretch.wanted)
+        packets, stamps = self._order_of_frames.packets, self._packets.stamps
+        wanted = packets[list(stretch.wanted)]
+        key = FROM_START if stretch.key == START else int(packets[stretch.key])
+        within = np.searchsorted(self._keys, [key, int(wanted.max()) + 1]).tolist()
+        return Run(
+            key=key,
+            key_stamp=0 if key == FROM_START else int(stamps[key]),
+            wanted=tuple(wanted.tolist()),
+            stamps=tuple(stamps[wanted].tolist()),
+            keys=tuple(self._keys[slice(*within)].tolist()),
         )
 
     def _order(self, reader: Reader, *, threads: int) -> ReadOrder:
         width, height = self._header.coded_width, self._header.coded_height
         if reader == "decord":
             require_installed(reader)
-            if self.info.is_mirrored or self.info.container == "mpegts":
-                raise BadInput(FailureCode.NOT_DECODABLE, "decord shows other frames of it")
+            self._require_provable()
             if self.info.rotation_deg % 180:  # it turns by itself
                 width, height = height, width
         stride = -(-width // ROW_ALIGNMENT) * ROW_ALIGNMENT * 3
@@ -211,10 +296,38 @@ class Media:
             height=height,
             num_slots=min(max(self._limits.ahead_bytes // slot_bytes, 2), MAX_SLOTS),
             slot_bytes=slot_bytes,
-            is_counted=self._header.is_counted,
             num_indexed=len(self.info.pts),
             threads=threads,
+            may_skip=not self._order_of_frames.is_measured,
         )
+
+    def _require_provable(self) -> None:
+        """Raise BadInput unless what decord shows is proven to be the plan's frames.
+
+        It has a decoder of its own and knows frames by their place: one frame more or less, or one
+        that is damaged, and it shows others without a word.
+        """
+        info, order = self.info, self._order_of_frames
+        is_listed = len(order.pts) == self._header.num_packets
+        reasons = {
+            f"it does not find every frame in {info.container}": info.container
+            not in DECORD_CONTAINERS,
+            "the order of its frames is not that of its stamps": order.is_numbered
+            or order.is_joined
+            or order.is_permuted,
+            "some of its packets show no frame": not is_listed,
+            f"it does not turn {info.container} upright": bool(info.rotation_deg)
+            and info.container != "mov",
+            "it does not mirror": info.is_mirrored,
+            "it mixes the fields' colours": "interlaced" in info.flags,
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise BadInput(FailureCode.NOT_DECODABLE, f"not with decord: {reason}")
+        measured = self._measure()
+        if measured.is_refused.any() or not np.array_equal(measured.outputs, order.packets):
+            detail = "not with decord: some of its frames are damaged"
+            raise BadInput(FailureCode.NOT_DECODABLE, detail)
 
     def _idle_children(self, count: int, reader: Reader = "pyav") -> list[Child]:
         if reader == "decord":  # it starts threads always; those that wait for PyAV may not

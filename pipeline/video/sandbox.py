@@ -17,11 +17,11 @@ from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode, Transient
+from pipeline.video.order import Measured, Packets
 from pipeline.video.source import OpenFile
 from pipeline.video.wire import (
     Failure,
@@ -70,8 +70,8 @@ class Child:
             starting.callback(self._leash.kill)
             self._held = starting.pop_all()
 
-    def probe(self) -> tuple[Header, NDArray[np.int64], NDArray[np.bool_]]:
-        """The header, and stamps and key marks in decoding order; none of it believed yet."""
+    def probe(self) -> tuple[Header, Packets]:
+        """The header and what all packets say; none of it believed yet."""
         self._tell(Kind.PROBE)
         messages = self._messages()
         with _protocol_errors():
@@ -79,11 +79,27 @@ class Child:
             if kind is not Kind.HEADER:
                 raise ProtocolError("expected a header")
             header = from_json(Header, body)
-            if not 1 <= header.num_frames <= self._limits.max_packets:
-                raise ProtocolError(f"{header.num_frames} frames; limit {self._limits.max_packets}")
-            stamps = receive_blocks(messages, 8 * header.num_frames)
-            is_key = receive_blocks(messages, header.num_frames)
-        return header, np.frombuffer(stamps, np.int64), np.frombuffer(is_key, np.uint8) != 0
+            count = _checked_count(header.num_packets, 1, self._limits.max_packets)
+            stamps = receive_blocks(messages, 8 * count)
+            marks = receive_blocks(messages, count)
+        return header, Packets(
+            stamps=np.frombuffer(stamps, np.int64), marks=np.frombuffer(marks, np.uint8)
+        )
+
+    def measure(self, num_packets: int) -> Measured:
+        """What decoding every packet shows; `probe` comes first."""
+        self._tell(Kind.MEASURE)
+        messages = self._messages()
+        with _protocol_errors():
+            kind, body = next(messages)
+            if kind is not Kind.MEASURED or not body.isdigit():
+                raise ProtocolError("expected a measurement")
+            count = _checked_count(int(body[:20]), 0, 2 * num_packets + 1)
+            outputs = np.frombuffer(receive_blocks(messages, 8 * count), np.int64)
+            is_refused = np.frombuffer(receive_blocks(messages, num_packets), np.uint8) != 0
+            if ((outputs < 0) | (outputs >= num_packets)).any():
+                raise ProtocolError("a picture of no packet")
+        return Measured(outputs=outputs, is_refused=is_refused)
 
     def order(self, order: ReadOrder, runs: list[Run]) -> None:
         """Let the child begin; it decodes ahead until all slots are full."""
@@ -184,6 +200,12 @@ def _settings(demuxer: str, limits: DecodeLimits, *, may_thread: bool) -> str:
             },
         }
     )
+
+
+def _checked_count(count: int, least: int, most: int) -> int:
+    if not least <= count <= most:
+        raise ProtocolError(f"{count} packets; limit {most}")
+    return count
 
 
 def _reported(body: bytes) -> BadInput:

@@ -11,10 +11,16 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import BadInput, FailureCode
 
-HEAD_BYTES = 1024
-TS_PACKET = 188
+HEAD_BYTES = 4096
+TS_PACKETS = (188, 192, 204)  # plain; with the time of arrival (Blu-ray); with parity (DVB)
 
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
+_SYNCS = 5  # so many in step are no accident
+_BOXES = frozenset(
+    {
+        *(b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"uuid"),
+        *(b"moof", b"sidx", b"ssix", b"prft", b"emsg", b"meta", b"mfra", b"pdin", b"udta"),
+    }
+)
 _MAGIC = (
     (b"\x1aE\xdf\xa3", "matroska"),
     (b"DKIF", "ivf"),
@@ -62,11 +68,13 @@ def sniff(head: bytes, *, uri: str) -> str:
 
 
 def _transport_stream(head: bytes) -> str:
-    """mpegts when sync bytes recur at the packet size; Blu-ray's packets carry 4 bytes more."""
-    for first, step in ((0, TS_PACKET), (4, TS_PACKET + 4)):
-        syncs = head[first::step]
-        if len(syncs) >= 2 and set(syncs) == {0x47}:
-            return "mpegts"
+    """mpegts when sync bytes recur at a packet's size, wherever in one the file begins."""
+    for step in TS_PACKETS:
+        least = min(_SYNCS, len(head) // step)
+        for first in range(min(step, len(head))):
+            syncs = head[first::step]
+            if len(syncs) >= max(least, 2) and set(syncs) == {0x47}:
+                return "mpegts"
     return ""
 
 
@@ -96,12 +104,20 @@ def ends_early(fd: int, demuxer: str) -> bool:
 
 
 def _boxes_end(fd: int, size: int, max_boxes: int = 10_000) -> int:
-    """Offset at which the last top-level ISO box ends, by its own length field."""
+    """Offset at which the last top-level ISO box ends, by its own length field.
+
+    Phones and cameras append what is no box: behind the media, whatever is unknown ends the boxes.
+    """
     offset = 0
+    found: set[bytes] = set()
     for _ in range(max_boxes):
         header = os.pread(fd, 16, offset)
+        is_complete = b"moov" in found and bool(found & {b"mdat", b"moof"})
+        if is_complete and header[4:8] not in _BOXES:
+            return min(offset, size)
         if len(header) < 8:
             return offset + 8 * bool(header)
+        found.add(header[4:8])
         length = int.from_bytes(header[:4], "big")
         if length == 1 and len(header) == 16:
             length = struct.unpack(">Q", header[8:])[0]

@@ -1,7 +1,9 @@
 """Which coded frame is on the screen at a given time: by stamp, so for any frame rate.
 
-Times are exact fractions of a second from the first frame: the last bit of a float must not decide
-between two frames. Lookups bisect the packet index; nothing here walks over all of its frames.
+Times are exact fractions of a second from the start of the file, as a player counts: the picture
+may begin later. Before it does nothing is shown, so nothing is planned there. Exact, because the
+last bit of a float must not decide between two frames. Lookups bisect the packet index; nothing
+here walks over all of its frames.
 """
 
 import math
@@ -42,7 +44,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The part [start, end) of a video, in seconds from its first frame."""
+    """The part [start, end) of a video, in seconds from the start of its file."""
 
     media: MediaInfo
     start: Fraction
@@ -53,12 +55,15 @@ class Timeline:
         """Cut [start_s, end_s) to the video; raises BadInput if it has no frame there."""
         if media.pts.size == 0:
             raise BadInput(FailureCode.TRUNCATED, "the video has no frames")
-        duration = max(seconds(media.duration_s), Fraction(0))
-        start = max(seconds(start_s or 0.0), Fraction(0))
-        end = duration if end_s is None else min(seconds(end_s), duration)
+        first = Fraction(media.offset * media.time_base_num, media.time_base_den)
+        last = first + max(seconds(media.duration_s), Fraction(0))
+        start = max(seconds(start_s or 0.0), first)
+        end = last if end_s is None else min(seconds(end_s), last)
         if start >= end and (start_s is not None or end_s is not None):
             asked = f"[{start_s or 0.0} s, {'end' if end_s is None else f'{end_s} s'})"
-            detail = f"{asked} holds nothing of a video of {media.duration_s:.3f} s"
+            detail = (
+                f"{asked} holds nothing of a video from {float(first):.3f} to {float(last):.3f} s"
+            )
             raise BadInput(FailureCode.EMPTY_RANGE, detail)
         return cls(media, start, end)
 
@@ -89,7 +94,7 @@ class Timeline:
         unit = math.lcm(self.start.denominator, step.denominator)
         first, stride = int(self.start * unit), int(step * unit)
         times = [first + index * stride for index in range(count)]
-        origin, per_unit = self._origin, self._ticks_per_s / unit
+        origin, per_unit = self._zero, self._ticks_per_s / unit
         late = self._rounding * self._ticks_per_s
         scale = math.lcm(per_unit.denominator, late.denominator)
         slope, offset = int(per_unit * scale), int(late * scale)
@@ -104,30 +109,31 @@ class Timeline:
 
     def _samples(self, pts: list[int], earliest_s: list[float]) -> Samples:
         """Pair stamps with times, none before its frame's own stamp."""
-        origin, num, den = self._origin, self.media.time_base_num, self.media.time_base_den
+        origin, num, den = self._zero, self.media.time_base_num, self.media.time_base_den
         stamps_s = [(stamp - origin) * num / den for stamp in pts]
         return Samples(tuple(pts), tuple(map(max, earliest_s, stamps_s)))
 
     def _positions(self, ticks: list[int]) -> NDArray[np.int64]:
         """Return for each tick the last frame stamped at or before it."""
         pts = self.media.pts
-        lowest, highest = self._origin, int(pts[-1])
+        lowest, highest = int(pts[0]), int(pts[-1])
         inside = np.array([min(max(tick, lowest), highest) for tick in ticks], dtype=np.int64)
         return np.searchsorted(pts, inside, side="right") - 1
 
     def _count_before(self, time: Fraction) -> int:
         """Count the frames stamped before `time`."""
-        tick = math.ceil(self._origin + time * self._ticks_per_s)
+        tick = math.ceil(self._zero + time * self._ticks_per_s)
         if tick > int(self.media.pts[-1]):
             return int(self.media.pts.size)
-        return int(np.searchsorted(self.media.pts, max(tick, self._origin), side="left"))
+        return int(np.searchsorted(self.media.pts, max(tick, int(self.media.pts[0])), side="left"))
 
     def _tick(self, time: Fraction) -> int:
-        return math.floor(self._origin + time * self._ticks_per_s)
+        return math.floor(self._zero + time * self._ticks_per_s)
 
     @property
-    def _origin(self) -> int:
-        return int(self.media.pts[0])
+    def _zero(self) -> int:
+        """The stamp of a frame that were shown when the file starts."""
+        return int(self.media.pts[0]) - self.media.offset
 
     @property
     def _ticks_per_s(self) -> Fraction:

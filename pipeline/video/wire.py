@@ -11,15 +11,16 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any, TypeVar
 
 MAX_BODY = 32 * 1024
 MAX_DETAIL = 300
-FROM_START = -(1 << 63)  # a run that begins with the first packet of the file
+FROM_START = -1  # a run that begins with the first packet of the file
+NO_STAMP = -(1 << 63)  # of a packet that has none
 
-_STAMPS_PER_MESSAGE = 2048
-_RUN = struct.Struct("<q?")
+_PACKETS_PER_MESSAGE = 1024
+_RUN = struct.Struct("<qqI?")
 _FRAME = struct.Struct("<IIi")
 
 
@@ -28,17 +29,28 @@ class ProtocolError(Exception):
 
 
 class Kind(IntEnum):
-    PROBE = 1  # parent: read the header and the packet index
+    PROBE = 1  # parent: read the header and the packets' stamps and marks
     READ = 2  # parent: a ReadOrder follows
-    RUN = 3  # parent: one (part of a) run of wanted stamps
+    RUN = 3  # parent: one (part of a) run of wanted packets
     GO = 4  # parent: all runs were sent
     CREDIT = 5  # parent: one slot is free again
     HEADER = 6  # child: Header
-    INDEX = 7  # child: a block of stamps, later a block of key marks
+    INDEX = 7  # child: a block of stamps, of marks, of what a measurement found
     FRAME = 8  # child: one wanted frame, in a slot or missing
     DONE = 9  # child: the order is complete
     FAILED = 10  # child: Failure; nothing follows
-    READY = 11  # child: started, its limits set, the file untouched
+    READY = 11  # child: started, its limits set, the file untouched; later: still at work
+    MEASURE = 12  # parent: decode everything and tell which packets give pictures, in which order
+    MEASURED = 13  # child: how many pictures came out
+
+
+class Mark(IntFlag):
+    """What the demuxer, and the first bits of it, say of a packet."""
+
+    KEY = 1
+    DISCARD = 2  # cut away by an edit list: decoded for others' sake
+    HIDDEN = 4  # its header says that it shows no picture
+    CORRUPT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +66,15 @@ class Header:
     sar_den: int
     time_base_num: int
     time_base_den: int
-    num_frames: int  # in the index that follows
-    last_duration: int  # of the last frame, in time_base; 0 if unknown
+    rate_num: int  # frames a second where stamps are worth nothing
+    rate_den: int
+    num_packets: int  # whose stamps and marks follow
+    reorder_depth: int  # pictures that a decoder holds back to bring them in order
+    offset: int  # from the file's start to that of its video, in time_base
+    last_duration: int  # of the picture stamped last, in time_base; 0 if unknown
+    file_end_s: float  # from the file's start, sound included; 0 if unknown
     declared_frames: int  # 0 if the container has no count
     declared_duration_s: float  # 0 if unknown
-    is_counted: bool  # stamps are ordinal numbers: the container's own cannot be used
     is_cut: bool  # the file ends before its own header says
     is_still: bool
     flags: tuple[str, ...]
@@ -73,9 +89,9 @@ class ReadOrder:
     height: int
     num_slots: int
     slot_bytes: int
-    is_counted: bool
     num_indexed: int  # frames in the index
     threads: int
+    may_skip: bool  # what no other picture refers to can be left out packet by packet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +104,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Wanted stamps, ascending, that are decoded in one go from the keyframe stamped `key`."""
+    """Packets whose pictures are wanted, in order of presentation, decoded in one go.
+
+    Packets are known by their number in decoding order: stamps may be missing, repeated or wrong.
+    key: number and stamp of the packet to begin with. stamps: those of the wanted packets, so that
+    a seek which loses count is noticed. keys: the keyframes on the way, as the index knows them.
+    """
 
     key: int
+    key_stamp: int
     wanted: tuple[int, ...]
+    stamps: tuple[int, ...]
+    keys: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +185,12 @@ def _require_type(name: str, value: object, declared: object) -> None:
 def send_runs(channel: socket.socket, runs: list[Run]) -> None:
     """Send the runs in order, long ones in pieces, and GO."""
     for run in runs:
-        for first in range(0, len(run.wanted), _STAMPS_PER_MESSAGE):
-            piece = run.wanted[first : first + _STAMPS_PER_MESSAGE]
-            send(channel, Kind.RUN, _RUN.pack(run.key, first > 0) + array("q", piece).tobytes())
+        longest = max(len(run.wanted), len(run.keys))
+        for first in range(0, longest, _PACKETS_PER_MESSAGE):
+            piece = slice(first, first + _PACKETS_PER_MESSAGE)
+            values = array("q", run.wanted[piece] + run.stamps[piece] + run.keys[piece])
+            head = _RUN.pack(run.key, run.key_stamp, len(run.wanted[piece]), first > 0)
+            send(channel, Kind.RUN, head + values.tobytes())
     send(channel, Kind.GO)
 
 
@@ -176,12 +203,13 @@ def receive_runs(channel: socket.socket) -> list[Run]:
             return runs
         if kind is not Kind.RUN:
             raise ProtocolError(f"expected a run, got {kind.name}")
-        key, continues = _RUN.unpack_from(body)
-        wanted = tuple(array("q", body[_RUN.size :]))
+        key, key_stamp, count, continues = _RUN.unpack_from(body)
+        values = tuple(array("q", body[_RUN.size :]))
+        wanted, stamps, keys = values[:count], values[count : 2 * count], values[2 * count :]
         if continues:
-            runs[-1] = Run(key, runs[-1].wanted + wanted)
-        else:
-            runs.append(Run(key, wanted))
+            last = runs.pop()
+            wanted, stamps, keys = last.wanted + wanted, last.stamps + stamps, last.keys + keys
+        runs.append(Run(key, key_stamp, wanted, stamps, keys))
 
 
 def send_blocks(channel: socket.socket, data: memoryview) -> None:

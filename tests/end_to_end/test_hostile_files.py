@@ -223,7 +223,7 @@ FAULTS = {
         "import dataclasses\nscan = media.Video.scan\n"
         "def lie(self):\n"
         "    header, stamps, marks = scan(self)\n"
-        "    return dataclasses.replace(header, num_frames=1 << 50), stamps, marks\n"
+        "    return dataclasses.replace(header, num_packets=1 << 50), stamps, marks\n"
         "media.Video.scan = lie",
         "decoder_protocol",
     ),

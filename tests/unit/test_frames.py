@@ -15,9 +15,8 @@ from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import Size
 from pipeline.video.frames import fill_gaps, orientation, resize, upright
 from pipeline.video.reader import Media, Reader, open_media
-from pipeline.video.seeks import Seek, cut_runs
+from pipeline.video.seeks import START, Seek, cut_stretches
 from pipeline.video.source import Source
-from pipeline.video.wire import FROM_START
 from tests.media_factory import Clip, make, read_barcode
 from tests.plans import make_plan
 from tests.readers import READERS
@@ -115,32 +114,30 @@ def test_without_one_good_frame_the_video_has_failed() -> None:
     seek=st.sampled_from(["auto", "always", "never"]),
     num_children=st.integers(1, 4),
 )
-def test_a_schedule_has_every_wanted_frame_once_and_starts_each_run_at_a_keyframe_before_it(
+def test_a_schedule_has_every_wanted_frame_once_and_starts_each_stretch_at_a_keyframe_before_it(
     is_key: list[bool], places: set[int], seek: Seek, num_children: int
 ) -> None:
-    pts = np.arange(len(is_key), dtype=np.int64) * 7 + 3
-    wanted = [int(pts[place]) for place in sorted(places) if place < len(pts)] or [int(pts[0])]
-    runs = cut_runs(wanted, pts=pts, is_key=np.array(is_key), seek=seek, num_children=num_children)
-    assert [stamp for run in runs for stamp in run.wanted] == wanted
-    keys = set(pts[np.array(is_key)].tolist())
-    for run in runs:
-        assert run.key == FROM_START or run.key in keys
-        assert run.key <= run.wanted[0]
+    wanted = [place for place in sorted(places) if place < len(is_key)] or [0]
+    stretches = cut_stretches(wanted, is_key=np.array(is_key), seek=seek, num_children=num_children)
+    assert [place for stretch in stretches for place in stretch.wanted] == wanted
+    for stretch in stretches:
+        assert stretch.key == START or is_key[stretch.key]
+        assert stretch.key <= stretch.wanted[0]
 
 
 def test_the_cheaper_way_is_taken() -> None:
-    pts = np.arange(600, dtype=np.int64)
-    is_key = pts % 60 == 0
+    is_key = np.arange(600) % 60 == 0
     every_5th, every_15th, every_150th = (list(range(0, 600, step)) for step in (5, 15, 150))
-    assert len(cut_runs(every_5th, pts=pts, is_key=is_key)) == 1
+    assert len(cut_stretches(every_5th, is_key=is_key)) == 1
     # Fourteen frames at the end of each group are wanted by nobody.
-    assert [run.key for run in cut_runs(every_15th, pts=pts, is_key=is_key)] == list(pts[is_key])
-    sparse = cut_runs(every_150th, pts=pts, is_key=is_key)
-    assert [run.key for run in sparse] == [0, 120, 300, 420]
-    shared = cut_runs(every_5th, pts=pts, is_key=is_key, num_children=2)
+    keys = np.flatnonzero(is_key).tolist()
+    assert [stretch.key for stretch in cut_stretches(every_15th, is_key=is_key)] == keys
+    sparse = cut_stretches(every_150th, is_key=is_key)
+    assert [stretch.key for stretch in sparse] == [0, 120, 300, 420]
+    shared = cut_stretches(every_5th, is_key=is_key, num_children=2)
     assert len(shared) == 10
-    for run, following in pairwise(shared):
-        assert run.wanted[-1] < following.key
+    for stretch, following in pairwise(shared):
+        assert stretch.wanted[-1] < following.key
 
 
 def numbers(media: Media, *, fps: float, reader: Reader = "pyav") -> list[int | None]:
