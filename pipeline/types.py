@@ -156,7 +156,7 @@ class MediaInfo:
     duration_s: float  # from the first frame on; the last one is shown to the end of the file
     declared_duration_s: float | None
     is_still: bool  # an image: one frame, shown twice to the model
-    flags: tuple[str, ...] = ()  # e.g. hdr_tonemapped_naively, interlaced, count_mismatch
+    flags: tuple[str, ...] = ()  # e.g. hdr_shown_as_sdr, interlaced, count_mismatch
     offset: int = 0  # from the file's start, where a player counts from, to pts[0]; in time_base
 
     def __post_init__(self) -> None:

@@ -292,7 +292,7 @@ CASES = {
         build=clip(
             codec="hevc", pixel_format="yuv420p10le", options=(("x265-params", HEVC_PQ),)
         ),
-        flag="hdr_tonemapped_naively",
+        flag="hdr_shown_as_sdr",
     ),
     "alpha": Case(match=31, build=clip(codec="vp9", suffix=".webm", pixel_format="yuva420p")),
     "interlaced": Case(
@@ -304,10 +304,10 @@ CASES = {
     "bgr": Case(
         match=33, build=clip(codec="ffv1", suffix=".mkv", pixel_format="bgr0")
     ),
-    "msmpeg4": Case(
+    "huffyuv": Case(
         match=34,
         build=by_ffmpeg(
-            "a.avi", "-f", "lavfi", "-i", "testsrc=size=64x48:duration=1", "-c:v", "msmpeg4v2"
+            "a.avi", "-f", "lavfi", "-i", "testsrc=size=64x48:duration=1", "-c:v", "huffyuv"
         ),
         outcome="unsupported_codec",
     ),

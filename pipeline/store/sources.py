@@ -21,6 +21,7 @@ from pipeline.store.s3_config import S3Config
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
+    ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".3gp", ".3g2", ".mxf",
 )  # fmt: skip
 MAX_MANIFEST_BYTES = 8 * GIB
 

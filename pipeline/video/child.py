@@ -55,7 +55,8 @@ class Ring:
         slot = self._num_filled % self._order.num_slots
         start = slot * self._order.slot_bytes
         num_bytes = stride * self._order.height
-        self._memory[start : start + num_bytes] = pixels[:num_bytes]
+        pixels = pixels[:num_bytes]  # the last row of a cropped picture may end earlier
+        self._memory[start : start + len(pixels)] = pixels
         self._num_free -= 1
         self._num_filled += 1
         self._tell(FrameNote(self._index, slot, stride))

@@ -18,13 +18,15 @@ import av
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.error import ArgumentError, DecoderNotFoundError, FFmpegError
+from av.filter import Graph
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import BadInput, FailureCode
+from pipeline.video.cropping import Margins, margins_of
 from pipeline.video.harvest import Harvest
 from pipeline.video.hidden import hides_picture
 from pipeline.video.sniff import ends_early
@@ -34,6 +36,7 @@ VIDEO_CODECS = frozenset(
     {
         *("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video"),
         *("prores", "mjpeg", "ffv1", "h263", "dvvideo"),
+        *("flv1", "vp6f", "wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3", "theora"),
     }
 )
 # Their frames to which nothing refers can be left out packet by packet.
@@ -48,6 +51,8 @@ _PACKETS_PER_REPORT = 100
 _KEY_OFFSETS = {"mov": 0, "avi": 8}  # from where the index points to where packets begin
 _MAX_SOUNDS = 4
 _MAX_TAIL_PACKETS = 2000
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_HD_LINES = 720
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _BACK_OFF_S = (0, 2, 20)
 
@@ -103,8 +108,15 @@ class VideoFile:
         self._has_refused = False
         self._marks = bytearray()
         self._reformatter = VideoReformatter()
+        self._weaver, self._weaver_kind = Graph(), (0, 0, "")
         self._container: InputContainer | None = None
         self._open()
+        self._margins = margins_of(fd, demuxer, index=self._video_index())
+
+    def _video_index(self) -> int:
+        """Which of the file's video tracks this is."""
+        videos = self._require_container().streams.video
+        return [stream.index for stream in videos].index(self._stream.index)
 
     def _open(self, *, thread_type: str = "AUTO", **decoder_options: str) -> None:
         if self._container is not None:
@@ -185,6 +197,8 @@ class VideoFile:
                 raise BadInput(code, "no frame of it can be decoded")
             self._mark_cued(stamps, marks)
             self._marks = marks
+            if not self._margins.fits(first.width, first.height):
+                self._margins = Margins()
             return self._header(first, len(stamps), last_duration), stamps, marks
 
     def _indexed_keys(self) -> frozenset[int]:
@@ -236,7 +250,7 @@ class VideoFile:
         return outputs, is_refused
 
     def _header(self, first: VideoFrame, num_packets: int, last_duration: int) -> Header:
-        stream, context = self._stream, self._stream.codec_context
+        stream, context, margins = self._stream, self._stream.codec_context, self._margins
         time_base = stream.time_base or Fraction(1, NOMINAL_FPS)
         rate = self._rate()
         matrix = first.side_data.get("DISPLAYMATRIX")
@@ -244,8 +258,9 @@ class VideoFile:
         return Header(
             codec=context.codec.canonical_name,
             pixel_format=first.format.name,
-            coded_width=first.width,
-            coded_height=first.height,
+            coded_width=first.width - margins.left - margins.right,
+            coded_height=first.height - margins.top - margins.bottom,
+            row_width=first.width,
             matrix=unpack("9i", bytes(cast(Buffer, matrix))) if matrix is not None else (),
             sar_num=sar.numerator,
             sar_den=sar.denominator,
@@ -298,7 +313,9 @@ class VideoFile:
         if self._num_videos > 1:
             yield "multi_stream"
         if first.color_trc in _HDR_TRANSFERS:
-            yield "hdr_tonemapped_naively"
+            yield "hdr_shown_as_sdr"  # its numbers are taken as they are: pale, but all there
+        if _is_guessed_hd(first):
+            yield "colour_guessed"
         if self._is_interlaced() or first.interlaced_frame:
             yield "interlaced"
 
@@ -404,15 +421,50 @@ class VideoFile:
             )
 
     def rgb(self, frame: VideoFrame, *, width: int, height: int) -> tuple[memoryview, int]:
-        """The frame as RGB24 and the bytes from row to row."""
+        """What is shown of the frame as RGB24, and the bytes from row to row."""
+        margins = self._margins
+        whole_width = width + margins.left + margins.right
+        whole_height = height + margins.top + margins.bottom
         try:
-            rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+            if frame.interlaced_frame:
+                frame = self._progressive(frame)
+            rgb = self._reformatter.reformat(
+                frame,
+                whole_width,
+                whole_height,
+                "rgb24",
+                src_colorspace=Colorspace.ITU709 if _is_guessed_hd(frame) else None,
+                threads=1,
+            )
         except (FFmpegError, ValueError) as error:
             raise BadInput(
                 FailureCode.UNSUPPORTED_PIXEL_FORMAT, f"{frame.format.name[:32]} has no RGB"
             ) from error
         plane = rgb.planes[0]
-        return memoryview(plane), plane.line_size
+        start = margins.top * plane.line_size + 3 * margins.left
+        return memoryview(plane)[start:], plane.line_size
+
+    def _progressive(self, frame: VideoFrame) -> VideoFrame:
+        """The same picture, said to be no pair of fields: as FFmpeg's program, which converts the
+        colours of whole pictures.
+        """
+        kind = (frame.width, frame.height, frame.format.name)
+        if kind != self._weaver_kind:
+            graph = Graph()
+            source = graph.add_buffer(
+                width=frame.width,
+                height=frame.height,
+                format=frame.format,
+                time_base=Fraction(1, NOMINAL_FPS),
+            )
+            filters = source, graph.add("setfield", "prog"), graph.add("buffersink")
+            graph.link_nodes(*filters).configure()
+            self._weaver, self._weaver_kind = graph, kind
+        self._weaver.push(frame)
+        woven = self._weaver.pull()
+        if not isinstance(woven, VideoFrame):
+            raise RuntimeError("a filter of pictures gives pictures")
+        return woven
 
     def _rewind(self) -> None:
         # A fresh open is right for every container; seeking to zero is not.
@@ -436,6 +488,12 @@ def _choose_stream(container: InputContainer) -> tuple[VideoStream, int]:
         raise BadInput(FailureCode.NO_VIDEO_STREAM, "there is no video stream in it")
     best = container.streams.best("video")
     return (best if isinstance(best, VideoStream) and best in videos else videos[0]), len(videos)
+
+
+def _is_guessed_hd(frame: VideoFrame) -> bool:
+    """Tell whether its colours are not said: players take BT.709 from 720 lines on, else BT.601."""
+    is_yuv = frame.format.name.startswith(("yuv", "nv", "p0"))
+    return is_yuv and frame.colorspace == _UNSPECIFIED and frame.height >= _HD_LINES
 
 
 def _skip_to(

@@ -288,7 +288,7 @@ class Media:
             self._require_provable()
             if self.info.rotation_deg % 180:  # it turns by itself
                 width, height = height, width
-        stride = -(-width // ROW_ALIGNMENT) * ROW_ALIGNMENT * 3
+        stride = -(-max(width, self._header.row_width) // ROW_ALIGNMENT) * ROW_ALIGNMENT * 3
         slot_bytes = stride * height
         return ReadOrder(
             reader=reader,
@@ -319,7 +319,8 @@ class Media:
             f"it does not turn {info.container} upright": bool(info.rotation_deg)
             and info.container != "mov",
             "it does not mirror": info.is_mirrored,
-            "it mixes the fields' colours": "interlaced" in info.flags,
+            "it has other colours": bool({"interlaced", "colour_guessed"} & {*info.flags}),
+            "it does not crop": self._header.row_width != self._header.coded_width,
         }
         for reason, applies in reasons.items():
             if applies:

@@ -25,6 +25,10 @@ _MAGIC = (
     (b"\x1aE\xdf\xa3", "matroska"),
     (b"DKIF", "ivf"),
     (b"\x00\x00\x01\xba", "mpeg"),
+    (b"FLV\x01", "flv"),
+    (b"0&\xb2u\x8ef\xcf\x11", "asf"),
+    (b"OggS", "ogg"),
+    (b"\x06\x0e+4\x02\x05\x01\x01\r\x01\x02", "mxf"),
 )
 _IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "png_pipe", (".png",)),
@@ -32,9 +36,6 @@ _IMAGES = (
 )
 _KNOWN_BUT_REFUSED = (
     (b"GIF8", "GIF"),
-    (b"FLV\x01", "FLV"),
-    (b"0&\xb2u\x8ef\xcf\x11", "ASF"),
-    (b"OggS", "Ogg"),
     (b".RMF", "RealMedia"),
     (b"ID3", "MP3"),
     (b"RIFF", "RIFF"),

@@ -59,8 +59,9 @@ class Header:
 
     codec: str
     pixel_format: str
-    coded_width: int
+    coded_width: int  # what is shown of it: without margins that a player crops off
     coded_height: int
+    row_width: int  # pixels in memory from row to row, those that are cropped off included
     matrix: tuple[int, ...]  # display matrix: 9 values, or none
     sar_num: int
     sar_den: int

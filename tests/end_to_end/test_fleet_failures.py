@@ -231,12 +231,12 @@ split = sys.argv.index("--")
 sys.path[:0] = sys.argv[1:split]
 import ctypes
 from pipeline.video import media, zygote_process
-rgb = media.Video.rgb
+rgb = media.VideoFile.rgb
 def crash_on_tall(self, frame, **size):
     if frame.height > 250:
         ctypes.string_at(0)
     return rgb(self, frame, **size)
-media.Video.rgb = crash_on_tall
+media.VideoFile.rgb = crash_on_tall
 sys.exit(zygote_process.main(int(sys.argv[split + 1])))
 """
 

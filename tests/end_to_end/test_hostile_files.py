@@ -194,23 +194,26 @@ sys.exit(zygote_process.main(int(sys.argv[split + 1])))
 """
 FAULTS = {
     "segfault": (
-        "media.Video.scan = lambda self: os.kill(os.getpid(), signal.SIGSEGV)",
+        "media.VideoFile.scan = lambda self: os.kill(os.getpid(), signal.SIGSEGV)",
         "decoder_crash",
     ),
-    "abort": ("media.Video.scan = lambda self: os.abort()", "decoder_crash"),
+    "abort": ("media.VideoFile.scan = lambda self: os.abort()", "decoder_crash"),
     "killed": (
-        "media.Video.scan = lambda self: os.kill(os.getpid(), signal.SIGKILL)",
+        "media.VideoFile.scan = lambda self: os.kill(os.getpid(), signal.SIGKILL)",
         "decode_memory",
     ),
-    "memory": ("media.Video.scan = lambda self: bytearray(8 << 30)", "decode_memory"),
-    "hang": ("media.Video.scan = lambda self: time.sleep(1000)", "decode_timeout"),
-    "busy": ("def scan(self):\n    while True: pass\nmedia.Video.scan = scan", "decode_timeout"),
-    "exit": ("media.Video.scan = lambda self: os._exit(7)", "decoder_crash"),
+    "memory": ("media.VideoFile.scan = lambda self: bytearray(8 << 30)", "decode_memory"),
+    "hang": ("media.VideoFile.scan = lambda self: time.sleep(1000)", "decode_timeout"),
+    "busy": (
+        "def scan(self):\n    while True: pass\nmedia.VideoFile.scan = scan",
+        "decode_timeout",
+    ),
+    "exit": ("media.VideoFile.scan = lambda self: os._exit(7)", "decoder_crash"),
     "write": (
-        "media.Video.scan = lambda self: open({folder!r} + '/w', 'wb', 0).write(b'x')",
+        "media.VideoFile.scan = lambda self: open({folder!r} + '/w', 'wb', 0).write(b'x')",
         "decoder_crash",
     ),
-    "bug": ("media.Video.scan = lambda self: 1 / 0", "decoder_crash"),
+    "bug": ("media.VideoFile.scan = lambda self: 1 / 0", "decoder_crash"),
     "no header": ("child.to_json = lambda value: b''", "decoder_protocol"),
     "garbage": (
         "def serve(channel, *rest):\n"
@@ -220,11 +223,11 @@ FAULTS = {
         "decoder_protocol",
     ),
     "huge count": (
-        "import dataclasses\nscan = media.Video.scan\n"
+        "import dataclasses\nscan = media.VideoFile.scan\n"
         "def lie(self):\n"
         "    header, stamps, marks = scan(self)\n"
         "    return dataclasses.replace(header, num_packets=1 << 50), stamps, marks\n"
-        "media.Video.scan = lie",
+        "media.VideoFile.scan = lie",
         "decoder_protocol",
     ),
     "slot out of range": (
@@ -272,12 +275,12 @@ def test_a_decoder_that_crashes_once_is_replaced_and_no_frame_is_lost(
 ) -> None:
     path, marker = make(tmp_path, Clip(num_frames=24)), tmp_path / "crashed"
     fault = (
-        "rgb = media.Video.rgb\n"
+        "rgb = media.VideoFile.rgb\n"
         "def once(self, *a, **k):\n"
         f"    if os.path.exists({str(marker)!r}): return rgb(self, *a, **k)\n"
         f"    os.mkdir({str(marker)!r})\n"
         "    os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "media.Video.rgb = once"
+        "media.VideoFile.rgb = once"
     )
     with misbehaving(monkeypatch, fault):
         assert outcome(path) == ("ok", ())

@@ -26,6 +26,7 @@ def header(depth: int) -> Header:
         pixel_format="yuv420p",
         coded_width=64,
         coded_height=64,
+        row_width=64,
         matrix=(),
         sar_num=1,
         sar_den=1,
