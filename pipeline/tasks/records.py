@@ -42,6 +42,7 @@ class MediaFacts:
     num_frames: Annotated[int, Doc("coded frames in the packet index")]
     duration_s: float
     is_still: bool
+    offset_s: Annotated[float, Doc("when its first frame is shown, from the file's start")] = 0.0
 
     @classmethod
     def of(cls, media: MediaInfo) -> "MediaFacts":
@@ -55,6 +56,7 @@ class MediaFacts:
             num_frames=len(media.pts),
             duration_s=media.duration_s,
             is_still=media.is_still,
+            offset_s=media.offset_s,
         )
 
 

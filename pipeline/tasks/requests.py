@@ -158,7 +158,8 @@ def _finds(plan: SamplingPlan, tasks: Tasks) -> dict[float, list[Request]]:
     finds: dict[float, list[Request]] = {}
     for ground in tasks.grounds:
         asked_s = ground.times_s or (middle_s,)
-        shown_s = [0.0 if plan.is_still else min(time_s, plan.duration_s) for time_s in asked_s]
+        end_s = max(plan.duration_s, plan.windows[-1].end_s)  # the video may begin late
+        shown_s = [0.0 if plan.is_still else min(time_s, end_s) for time_s in asked_s]
         for time_s in dict.fromkeys(shown_s):  # once, if two times show the same picture
             request = Request(
                 kind="ground",

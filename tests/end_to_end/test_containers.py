@@ -1,4 +1,4 @@
-"""Every container of the listing is read, wherever it begins, and shows the picture a player shows."""
+"""Every container of the listing is read, wherever it begins, as a player shows it."""
 
 import struct
 from collections.abc import Callable
