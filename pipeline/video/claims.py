@@ -6,7 +6,7 @@ from fractions import Fraction
 from pipeline.errors import BadInput, FailureCode
 from pipeline.types import MediaInfo, Size
 from pipeline.video.frames import display_size, orientation, plausible_aspect
-from pipeline.video.order import Order
+from pipeline.video.presentation import Order
 from pipeline.video.wire import Header
 
 # The last picture is held while the sound goes on. Sound rarely ends with the picture exactly; what

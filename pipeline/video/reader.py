@@ -18,7 +18,7 @@ from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
 from pipeline.video.frames import fill_gaps, resize, upright
-from pipeline.video.order import Measured, Order, Packets, order_of
+from pipeline.video.presentation import Measured, Order, Packets, order_of
 from pipeline.video.sandbox import Child
 from pipeline.video.seeks import START, Seek, Stretch, cut_stretches
 from pipeline.video.source import OpenFile, Source, open_file

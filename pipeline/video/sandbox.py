@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode, Transient
-from pipeline.video.order import Measured, Packets
+from pipeline.video.presentation import Measured, Packets
 from pipeline.video.source import OpenFile
 from pipeline.video.wire import (
     Failure,

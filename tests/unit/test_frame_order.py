@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.video.hidden import hides_picture
-from pipeline.video.order import Measured, Order, Packets, order_of
+from pipeline.video.presentation import Measured, Order, Packets, order_of
 from pipeline.video.wire import NO_STAMP, Header, Mark
 
 Packet = tuple[
