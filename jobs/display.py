@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jobs.gauges import Gauges
 from jobs.results import printable
+from jobs.status_line import fitted
 from pipeline.events import Event, Moved, Planned, Words
 from pipeline.span import Stage
 from pipeline.tasks.records import Record
@@ -18,7 +19,7 @@ from pipeline.tasks.requests import Request
 
 STAGES: tuple[Stage, ...] = ("read", "encode", "prefill")
 MAX_LINES = 8  # of words being written
-BAR_WIDTH = 12
+BAR_WIDTH = 12  # at most
 
 
 class Display(Protocol):
@@ -151,16 +152,21 @@ class LiveDisplay:
         title = Text.assemble((self._title, "bold"), f"  {self._plan or 'opening'}")
         if not self._plan:
             return title
-        rates = Text(self._gauges.line(), style="dim", no_wrap=True, overflow="ellipsis")
+        rates = Text(fitted(self._gauges.cells(), width=self._console.width), style="dim")
         return Group(title, self._bars(), rates, *lines[-MAX_LINES:])
 
     def _bars(self) -> Table:
         bars = Table.grid(padding=(0, 1))
+        counts = {stage: f"{self._done[stage]}/{self._num_steps}" for stage in STAGES}
+        num_letters = sum(len(stage) + len(count) for stage, count in counts.items())
+        room = (self._console.width - num_letters) // len(
+            STAGES
+        ) - 3  # three cells, one padding each
         cells: list[RenderableType] = []
-        for stage in STAGES:
+        for stage, count in counts.items():
             total, done = max(self._num_steps, 1), self._done[stage]
-            bar = ProgressBar(total=total, completed=done, width=BAR_WIDTH)
-            cells += [Text(stage), bar, Text(f"{done}/{self._num_steps}", style="dim")]
+            bar = ProgressBar(total=total, completed=done, width=max(1, min(BAR_WIDTH, room)))
+            cells += [Text(stage), bar, Text(count, style="dim")]
         bars.add_row(*cells)
         return bars
 

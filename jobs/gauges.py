@@ -17,7 +17,7 @@ Chunk = tuple[str, int, int]  # video, window, chunk
 
 
 class Gauges:
-    """Fed by the events of any number of videos; `line` may be called at any time, by any thread.
+    """Fed by the events of any number of videos; `cells` may be called at any time, by any thread.
 
     clock: Unix time, which spans of all machines can be held against.
     """
@@ -58,14 +58,14 @@ class Gauges:
             self._drop(video)
             self._open.discard(video)
 
-    def line(self) -> str:
-        """As in "all wait for read, KV 12%, 3.0 MiB on the way, ..."; empty between videos.
+    def cells(self) -> list[str]:
+        """As in "all wait for encode", "KV 12%", "31 frames/s read"; what matters most is first.
 
-        What tells most comes first: a narrow terminal cuts the end.
+        Empty between videos.
         """
         with self._lock:
             if not self._open or self._started_s is None:
-                return ""
+                return []
             now_s = self._clock()
             self._forget(now_s)
             window_s = min(WINDOW_S, max(now_s - self._started_s, 1e-9))
@@ -76,8 +76,7 @@ class Gauges:
             cells.append(f"all wait for {slowest}")
         if shares:
             cells.append(f"KV {sum(shares) / len(shares):.0%}")
-        cells.append(f"{num_bytes / MIB:.1f} MiB on the way")
-        return ", ".join([*cells, *_rates(spans, window_s)])
+        return [*cells, *_rates(spans, window_s), f"{num_bytes / MIB:.1f} MiB on the way"]
 
     def _drop(self, video: str) -> None:
         for chunk in [chunk for chunk in self._bytes if chunk[0] == video]:

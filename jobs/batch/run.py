@@ -42,7 +42,7 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
             console.print(f"The model is a demo model {DEMO_KNOWS}")
         gauges = Gauges()
         told = Events(file, job_id=plan.job_id)
-        with Watch(console, plan, before, events=told, figures=gauges.line) as watch:
+        with Watch(console, plan, before, events=told, figures=gauges.cells) as watch:
             if before.num_parts < plan.num_parts:
                 _make_all(prepared, plan, watch, gauges, console, checkpoint)
             elif load_success(prepared.store) is None:

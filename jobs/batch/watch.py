@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from jobs.batch.event_log import Events
 from jobs.results import printable
+from jobs.status_line import fitted
 from pipeline.store.commit import Receipt
 from pipeline.store.job_plan import JobPlan
 from pipeline.store.rows import RowCounts
@@ -19,17 +20,17 @@ from pipeline.tasks.records import Record
 
 LINE_EVERY_S = 10.0  # of plain lines
 
-Figures = Callable[[], str]
+Figures = Callable[[], Sequence[str]]
 
 
-def no_figures() -> str:
-    return ""
+def no_figures() -> Sequence[str]:
+    return ()
 
 
 class Watch:
     """Counts what happens to a job's videos, shows and tells it; enter it while the job runs.
 
-    figures: what the fleet says of itself, such as its bottleneck; under the line on a terminal.
+    figures: what the fleet says of itself, its bottleneck first; under the line on a terminal.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Watch:
         self._num_committed = before.num_rows
         self._video_s = 0.0
         self.codes: Counter[str] = Counter(before.codes)
-        self._note = ""
+        self._note: Sequence[str] = ()
         self._live: Live | None = None
 
     def __enter__(self) -> "Watch":
@@ -135,14 +136,19 @@ class Watch:
         """Somebody asked the job to stop."""
         self._events.tell("stopping", grace_s=grace_s)
         self._note = (
-            f"stopping: a second time stops at once; parts under way get {grace_s:g} s, "
-            "no new part is begun"
+            f"stopping: parts under way get {grace_s:g} s",
+            "stop again to end now",
+            "no new part is begun",
         )
         if self._live is None:
-            self._print(self._note)
+            self._print("; ".join(self._note))
 
     def line(self) -> str:
-        """How far the job is, in one line; a narrow terminal cuts its end."""
+        """How far the job is, in one line."""
+        return ", ".join(self._cells())
+
+    def _cells(self) -> list[str]:
+        """What the line says, in the order in which it may not give way to a narrow terminal."""
         done, total = self._before.num_rows + self._num_videos, self._plan.num_items
         now_s = self._clock()
         busy_s = max(now_s - self._began_s, 1e-9)
@@ -151,12 +157,16 @@ class Watch:
             if done < total:
                 cells.append(f"{_span((total - done) * busy_s / self._num_videos)} left")
             cells.append(f"{self._video_s / busy_s:.1f} video-seconds/s")
-        cells.append(f"{_span(now_s - self._started_s)} passed")
-        return ", ".join(cells)
+        return [*cells, f"{_span(now_s - self._started_s)} passed"]
 
     def _render(self) -> Text:
-        lines = filter(None, [self.line(), self._figures(), self._note])
-        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+        width = self._console.width
+        lines = (
+            fitted(self._cells(), width=width),
+            fitted(self._figures(), width=width),
+            fitted(self._note, width=width, between="; "),
+        )
+        return Text("\n".join(filter(None, lines)), no_wrap=True, overflow="ellipsis")
 
     def _print(self, line: str) -> None:
         print(printable(line), file=self._console.file, flush=True)

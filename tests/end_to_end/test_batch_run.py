@@ -1,9 +1,14 @@
 """Archives in, tables out, through the real command: one row per video, whatever happens."""
 
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from pipeline.store.rows import committed_parts
 from pipeline.video.reader import DecodeLimits
 from tests.batch_runs import (
     DEADLINE_S,
+    VIDRAY,
     assert_complete,
     begin,
     end,
@@ -245,6 +251,45 @@ def test_a_stopped_job_finishes_the_parts_under_way_and_goes_on_without_them(
     assert kept.items() <= {info.key: info.etag for info in store.scan("parts/part-")}.items()
     assert not {event["video_id"] for event in heard(events, "video")} & set(made)
     assert_complete(store)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_terminal_of_any_width_shows_the_cache_in_use_and_how_to_end_a_stopped_job_now(
+    width: int, many_clips: Path, model: Path, tmp_path: Path
+) -> None:
+    screen, far_end = pty.openpty()
+    fcntl.ioctl(far_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    keys = {name: word for name, word in environment(TERM="xterm").items() if name != "COLUMNS"}
+    driver = subprocess.Popen(
+        [str(VIDRAY), "batch", "run", str(many_clips), str(tmp_path / "out"), "--in-process",
+         "--model", str(model), "--videos-per-part", "1", "--max-new-tokens", "64"],
+        env=keys, stdin=far_end, stdout=far_end, stderr=far_end,
+    )  # fmt: skip
+    os.close(far_end)
+    try:
+        sent = _shown_until(screen, rb"KV \d+%")
+        driver.send_signal(signal.SIGTERM)
+        sent += _shown_until(screen, rb"stopped: \d+ of 24 rows are committed")
+        assert driver.wait(DEADLINE_S) == 143
+    finally:
+        driver.kill()
+        os.close(screen)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.decode())
+    assert re.search(r"24 videos, 0 failed, \S+ left", shown)
+    assert "stopping: parts under way get 30 s; stop again to end now" in shown
+    assert ("no new part is begun" in shown) == (width > 60)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
+def _shown_until(screen: int, pattern: bytes) -> bytes:
+    """What the terminal is sent, up to the pattern; the test's timeout bounds it."""
+    sent = b""
+    while not re.search(pattern, sent):
+        try:
+            sent += os.read(screen, 65_536)
+        except OSError:  # EIO: the other end was closed
+            pytest.fail(f"ended before {pattern!r} was shown: {sent.decode()}")
+    return sent
 
 
 @pytest.mark.parametrize("ending", ["second signal", "end of the grace"])

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,7 @@ def make(
     console = Console(file=text, force_terminal=terminal, width=width, no_color=True)
     before = options.pop("before", RowCounts())
     options.setdefault("events", Events(job_id="j1"))
-    return Watch(console, PLAN, before, clock=clock, **options), text
+    return Watch(console, options.pop("plan", PLAN), before, clock=clock, **options), text
 
 
 def test_speed_and_time_left_are_counted_from_the_first_row_on(clock: Clock) -> None:
@@ -71,7 +70,7 @@ def test_a_pipe_gets_a_line_now_and_then_and_a_last_one(clock: Clock) -> None:
 def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
     clock: Clock,
 ) -> None:
-    watch, text = make(clock, terminal=True, figures=lambda: "prefill is the bottleneck")
+    watch, text = make(clock, terminal=True, figures=lambda: ["prefill is the bottleneck"])
     with watch:
         watch.begin()
         watch.video(good_row(0))
@@ -83,29 +82,35 @@ def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
     assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l")
 
 
-BUSY = (  # every figure as long as it gets
-    "all wait for generate, KV 100%, 12345.6 MiB on the way, "
-    "12345 frames/s read, 123456 tokens/s encoded, 123456 tokens/s prefilled, 12345 words/s"
-)
+FIGURES = ["all wait for generate", "KV 100%", "9999 frames/s read", "99999 tokens/s encoded"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_what_matters_is_seen_at_any_width(clock: Clock, width: int) -> None:
-    before = RowCounts(num_parts=2, num_rows=1_234_560)
-    watch, text = make(clock, terminal=True, width=width, before=before, figures=lambda: BUSY)
+def test_on_a_narrow_terminal_what_matters_least_gives_way(clock: Clock, width: int) -> None:
+    plan = replace(PLAN, shards=(Shard(sha256="0" * 64, num_items=999_999),))
+    before = RowCounts(num_rows=499_990)
+    before.codes["truncated"] = 99_999
+    watch, text = make(
+        clock, terminal=True, width=width, plan=plan, before=before, figures=lambda: FIGURES
+    )
     with watch:
         watch.begin()
-        clock.now_s += 40_000
-        watch.video(bad_row(1))
-        watch.stopping(600)
+        for index in range(10):
+            watch.video(good_row(index))
+        clock.now_s += 4
+        watch.stopping(86_400)
         text.truncate(0)
         watch._live.refresh()
-        lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", text.getvalue()).split("\n")
-    seen = [line.strip("\0") for line in lines[-3:]]
-    assert all(len(line) <= width for line in seen)
-    assert seen[0].startswith("1234561/10 videos, 1 failed")
-    assert seen[1].startswith("all wait for generate, KV 100%, 12345.6 MiB on the way")
-    assert seen[2].startswith("stopping: a second time stops at once")
+        screen = text.getvalue()
+    for words in (
+        "500000/999999 videos, 99999 failed, 2 days, 7:33:20 left",
+        "all wait for generate, KV 100%",
+        "stopping: parts under way get 86400 s; stop again to end now",
+    ):
+        assert words in screen
+    assert "\N{HORIZONTAL ELLIPSIS}" not in screen
+    assert ("10.0 video-seconds/s" in screen) == ("frames/s read, 99999" in screen) == (width > 60)
+    assert ("0:00:04 passed" in screen) == ("no new part is begun" in screen) == (width > 80)
 
 
 def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:

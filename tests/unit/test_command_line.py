@@ -274,13 +274,33 @@ def test_a_display_that_is_left_early_gives_the_terminal_back():
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_a_display_shows_rates_and_starts_anew_with_a_video_that_does(clip, width):
+def test_at_any_width_a_display_says_what_all_wait_for_and_how_far_each_stage_is(clip, width):
+    media = probe(Source.of(clip))
+    plan = Planner(family=QWEN2_VL).plan(media, source_id="e")
+    text = io.StringIO()
+    busy = Process.here("decoder").span("generate", time.monotonic() - 1, kv_share=0.25)
+    spans = {stage: replace(busy, stage=stage) for stage in ("read", "encode", "prefill")}
+    with LiveDisplay(Console(file=text, force_terminal=True, width=width)) as display:
+        display.begin("a.mp4")
+        planned = replace(busy, stage="plan")
+        display.hear(Planned(media=media, plan=plan, num_steps=384, span=planned))
+        for stage, span in spans.items():
+            display.hear(Moved(192, replace(span, stage=stage), 0, 0))
+        text.truncate(0)
+        display._live.refresh()
+        screen = text.getvalue()
+    assert re.search("all wait for (read|encode|prefill), KV 25%", screen)
+    assert screen.count("192/384") == 3
+    assert "\N{HORIZONTAL ELLIPSIS}" not in screen
+
+
+def test_a_display_shows_rates_and_starts_anew_with_a_video_that_does(clip):
     media = probe(Source.of(clip))
     text = io.StringIO()
     process = Process.here("reader")
     span = process.span("read", time.monotonic() - 1, num_frames=8, num_bytes=3 << 20)
     plan = Planner(family=QWEN2_VL).plan(media, source_id="e")
-    with LiveDisplay(_terminal(text, width)) as display:
+    with LiveDisplay(_terminal(text)) as display:
         display.begin("a.mp4")
         for _ in range(2):  # a lost actor starts the video again
             display.hear(Planned(media=media, plan=plan, num_steps=4, span=span))
@@ -288,12 +308,12 @@ def test_a_display_shows_rates_and_starts_anew_with_a_video_that_does(clip, widt
     screen = text.getvalue()
     assert re.search(r"read .*1/4", screen)
     assert "2/4" not in screen
-    assert "all wait for read, 3.0 MiB on the way, " in screen
-    assert " frames/s" in screen
+    assert "frames/s read" in screen
+    assert "3.0 MiB on the way" in screen
 
 
-def _terminal(file, width=100):
-    return Console(file=file, force_terminal=True, width=width)
+def _terminal(file):
+    return Console(file=file, force_terminal=True, width=120)
 
 
 @pytest.fixture
