@@ -23,7 +23,7 @@ from pipeline.tasks.options import TaskOptions
 app = typer.Typer(
     name="vidray",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 model = typer.Typer(no_args_is_help=True, help="Checkpoints in the standard Hugging Face layout.")

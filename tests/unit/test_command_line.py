@@ -1,6 +1,7 @@
 """What is typed wrong is one clear line; what is drawn and printed can do no harm."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -97,6 +98,31 @@ def test_a_mistyped_command_is_one_line_and_exit_code_2(monkeypatch, capsys, arg
     assert says in err.splitlines()[-1]
     assert err.startswith("vidray: ")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [(), ("analyze",), ("batch", "run")], ids=" ".join)
+def test_help_is_asked_for_with_one_letter_too(monkeypatch, capsys, command):
+    short, long = (typed(monkeypatch, capsys, *command, flag) for flag in ("-h", "--help"))
+    assert short == long
+    assert short[0] == 0
+    assert "Usage" in short[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("vidray an", {"analyze"}), ("vidray batch run --gr", {"--ground", "--grace"})],
+)
+def test_a_shell_completes_commands_and_flags(words, offered):
+    asked = {
+        "_VIDRAY_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    vidray = Path(sys.executable).with_name("vidray")
+    said = subprocess.run(
+        [vidray], env=os.environ | asked, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert set(said.stdout.split()) == offered
 
 
 @pytest.mark.parametrize("program", [["vidray"], ["python", "-m", "jobs.cli"]], ids=" ".join)
