@@ -240,7 +240,8 @@ def _require_same_job(plan: JobPlan, spec: JobSpec, job_id: str | None, uri: str
     differing = [words for name, words in _SPEC_WORDS.items() if held[name] != asked[name]]
     if job_id not in (None, plan.job_id):
         differing.append("another job id")
-    if not differing and plan.spec.row_schema != spec.row_schema:
+    # With the schema, what the settings are made of may have changed too: the cause is named.
+    if {*differing} <= {_SPEC_WORDS["config"]} and plan.spec.row_schema != spec.row_schema:
         raise ConfigError(
             f"{uri} holds job {plan.job_id}, whose rows have schema {plan.spec.row_schema}; this "
             f"vidray writes schema {spec.row_schema}, and a job's rows are all alike: go on with "
