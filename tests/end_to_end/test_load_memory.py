@@ -22,7 +22,8 @@ BIG = Tiny(
 NUM_FILES = 2
 BLOCK_BYTES = 16 * MIB
 
-# What a rank does, watched by a thread of its own. The peak counts Python and torch too.
+# What a rank does, watched by a thread of its own. Python and torch come before: 150 MB of their
+# own with a torch for CPUs, 300 with one for CUDA.
 RANK = """
 import json, sys, threading
 from pathlib import Path
@@ -106,5 +107,6 @@ def test_two_ranks_load_two_gigabytes_each_within_its_own_shard_plus_15_percent(
         shard = shard_bytes(path, rank)
         assert shard < 0.52 * size_bytes
         assert report["after"] - report["before"] >= 0.98 * shard, "every row was written"
-        assert report["peak"] <= 1.15 * shard, f"{report} for a shard of {shard} bytes"
+        added = report["peak"] - report["before"]
+        assert added <= 1.15 * shard, f"{report} for a shard of {shard} bytes"
     assert reports[0]["first"] != reports[1]["first"]
