@@ -26,7 +26,7 @@ from pipeline.engine.commands import (
     Step,
 )
 from pipeline.engine.ids import GenerationId, StreamId
-from pipeline.engine.lane import Deltas, Lane, WaitingChunk, Writer
+from pipeline.engine.lane import Deltas, Lane, WaitingChunk, Writer, settle
 from pipeline.engine.layout import PromptWindow
 from pipeline.engine.question import Completion, Question, TextDelta
 from pipeline.engine.rank import Rank
@@ -148,8 +148,8 @@ class Engine:
             lane.give_up(error)
         for wanted in self._wanted:
             is_for_it = isinstance(wanted.command, OpenStream | BeginGeneration)
-            if is_for_it and wanted.command.stream == stream and not wanted.done.done():
-                wanted.done.set_exception(error)
+            if is_for_it and wanted.command.stream == stream:
+                settle(wanted.done, error)
         await self._want(CloseStream(stream))
 
     async def release(self, owner: str) -> None:
@@ -289,13 +289,13 @@ class Engine:
                     has_room = has_room and not is_open
                     kept.append(wanted)
                 else:
-                    wanted.done.set_exception(error)
+                    settle(wanted.done, error)
             except Exception as error:  # noqa: BLE001 - it is that of whoever wanted it
-                wanted.done.set_exception(error)
+                settle(wanted.done, error)
             else:
                 granted.append(wanted.command)
                 self._take_note(wanted.command)
-                wanted.done.set_result(None)
+                settle(wanted.done, None)
         self._wanted = kept
         return granted
 
@@ -318,12 +318,9 @@ class Engine:
             waiting, lane = None, lanes.get(stream)
             if lane is not None:
                 waiting, lane.in_step = lane.in_step, None
-            if waiting is None or waiting.done.done():
-                continue
-            if error := refused.get(stream):
-                waiting.done.set_exception(error)
-            else:
-                waiting.done.set_result(replace(span, num_tokens=chunk.tokens.shape[0]))
+            if waiting is not None:
+                took = replace(span, num_tokens=chunk.tokens.shape[0])
+                settle(waiting.done, refused.get(stream, took))
         for name, text, completion in report.written:
             writers = lanes[name.stream].writers if name.stream in lanes else {}
             writer = writers.pop(name, None) if completion else writers.get(name)
@@ -333,8 +330,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         self._failure = error
         for wanted in self._wanted:
-            if not wanted.done.done():
-                wanted.done.set_exception(error)
+            settle(wanted.done, error)
         for lane in self._scheduler.lanes.values():
             lane.give_up(error)
         self._wanted, self._scheduler.lanes = [], {}

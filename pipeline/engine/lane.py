@@ -2,14 +2,30 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pipeline.engine.ids import GenerationId, StreamId
 from pipeline.engine.question import TextDelta
 from pipeline.span import Span
 from pipeline.types import TokenChunk
 
+Value = TypeVar("Value")
 Deltas = asyncio.Queue[TextDelta | BaseException]
+
+
+def settle(done: "asyncio.Future[Value]", outcome: Value | BaseException) -> None:
+    """Give a future its result or its error, unless nobody waits for it any more.
+
+    To ask first whether it is cancelled would not do: asyncio cancels the main task from within the
+    handler of SIGINT, between any two instructions.
+    """
+    with suppress(asyncio.InvalidStateError):
+        if isinstance(outcome, BaseException):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +75,7 @@ class Lane:
     def give_up(self, error: BaseException) -> None:
         """Tell everybody who waits, and forget them."""
         for waiting in self._waiting():
-            if not waiting.done.done():
-                waiting.done.set_exception(error)
+            settle(waiting.done, error)
         for writer in self.writers.values():
             writer.deltas.put_nowait(error)
         self.chunks, self.writers, self.in_step = {}, {}, None

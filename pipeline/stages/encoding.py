@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from pipeline.cores import use_threads
+from pipeline.engine.lane import settle
 from pipeline.model.encoder import VisionEncoder
 from pipeline.ports import Encoded
 from pipeline.span import Process, Span
@@ -90,15 +91,13 @@ class EncodingStage:
             if isinstance(error, TimeoutError):
                 self._on_failure(error)
             for each in batch:
-                if not each.done.done():
-                    each.done.set_exception(error)
+                settle(each.done, error)
             return
         self._observe(span, len(batch), len(self._waiting))
         for each, chunk in zip(batch, encoded, strict=True):
             tokens = chunk.tokens
             share = replace(span, num_tokens=tokens.shape[0], num_bytes=tokens.nbytes)
-            if not each.done.done():
-                each.done.set_result(Encoded(chunk, share))
+            settle(each.done, Encoded(chunk, share))
 
     def _take_batch(self) -> list[WaitingFrames]:
         """The oldest chunk of each of some videos: a second one would only keep the first back."""

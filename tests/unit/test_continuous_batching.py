@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config import EngineLimits
-from pipeline.engine.commands import Commands, Report
+from pipeline.engine.commands import Commands, Control, Report
 from pipeline.engine.engine import Engine
 from pipeline.engine.ids import GenerationId, StreamId
 from pipeline.engine.lane import Lane, WaitingChunk, Writer
@@ -232,6 +232,32 @@ def test_of_a_lost_host_neither_open_nor_waiting_streams_are_left() -> None:
         return outcome
 
     assert isinstance(serve(session, limits=room_for_one), Transient)
+
+
+def test_who_is_cancelled_while_room_is_made_for_them_fails_nobody() -> None:
+    """As asyncio's handler of SIGINT does it: between any two instructions."""
+    tasks: list[asyncio.Task[None]] = []
+
+    class Interrupted(Rank):
+        def control(self, command: Control) -> None:
+            super().control(command)
+            while tasks:
+                tasks.pop().cancel()
+
+    async def session() -> list[str]:
+        rank = Interrupted(MODEL.language, tiny_tokenizer(), eos_ids=(EOS,), limits=LIMITS)
+        engine = Engine(rank)
+        opening = asyncio.create_task(engine.open(stream_id(7), [SHOWN]))
+        tasks.append(opening)
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await engine.close(stream_id(7))  # as whoever opens it does
+        assert rank.streams == ()
+        said = await one_video(engine, 0)
+        engine.stop()
+        return said
+
+    assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == alone(0)
 
 
 def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
