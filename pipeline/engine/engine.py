@@ -224,7 +224,13 @@ class Engine:
         if serving is None or serving.done() or serving.get_loop() is not loop:
             self._wake = asyncio.Event()
             self._serving = loop.create_task(self._serve())
+            self._serving.add_done_callback(self._on_served)
         self._wake.set()
+
+    def _on_served(self, served: "asyncio.Task[None]") -> None:
+        """Who ends all tasks at once ends this loop too, and others want to close their streams."""
+        if served is self._serving and self._failure is None and self._wanted:
+            self._serve_on()
 
     async def _serve(self) -> None:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 import torch
@@ -258,6 +258,34 @@ def test_who_is_cancelled_while_room_is_made_for_them_fails_nobody() -> None:
         return said
 
     assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == alone(0)
+
+
+def test_when_all_tasks_are_cancelled_at_once_those_that_clean_up_are_still_served() -> None:
+    """As asyncio.run does it at the end of a program that a signal ends."""
+
+    async def session() -> tuple[object, ...]:
+        engine = Engine(new_rank(MODEL))
+        await fill(engine, stream_id(0), SHOWN, token_chunks(MODEL, SHOWN))
+        is_writing = asyncio.Event()
+
+        async def ask() -> None:
+            try:
+                async with aclosing(engine.ask(stream_id(0), [question(max_new_tokens=900)])) as it:
+                    async for _ in it:
+                        is_writing.set()
+            finally:
+                await engine.close(stream_id(0))
+
+        asking = asyncio.create_task(ask())
+        await is_writing.wait()
+        await asyncio.sleep(0)  # a step is under way
+        asking.cancel()
+        engine._serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        return engine.rank.streams
+
+    assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == ()
 
 
 def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
