@@ -281,8 +281,8 @@ def test_when_all_tasks_are_cancelled_at_once_those_that_clean_up_are_still_serv
         await asyncio.sleep(0)  # a step is under way
         asking.cancel()
         engine._serving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
+        done, _ = await asyncio.wait({asking}, timeout=DEADLINE_S / 2)
+        assert asking in done
         return engine.rank.streams
 
     assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == ()
