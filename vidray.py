@@ -18,7 +18,7 @@ from pipeline.config import Sampling
 from pipeline.errors import BadInput, FailureCode, Transient, VidrayError
 from pipeline.events import Event, Listener, Moved, Planned, Words, ignore
 from pipeline.local import LocalFlow, LocalModel
-from pipeline.session import Reply
+from pipeline.reply import Reply
 from pipeline.session import Session as LocalSession
 from pipeline.store.items import Item
 from pipeline.tasks.records import Answer, Box, Caption, Record, to_json
@@ -147,7 +147,7 @@ def open_fleet(
     profile: how much of a machine or a fleet to take; the laptop's if not given. address: of a
     running cluster; without it Ray starts here, on loopback only.
     """
-    from actors.fleet import start_fleet  # noqa: PLC0415 - Ray takes a second to import
+    from actors.launch import start_fleet  # noqa: PLC0415 - Ray takes a second to import
 
     with start_fleet(_folder(model), options=options, profile=profile, address=address) as fleet:
         yield _OverRay(fleet)

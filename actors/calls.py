@@ -12,10 +12,10 @@ import ray
 import torch
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from actors.ray_private import life_of
-from pipeline.errors import ConfigError, Transient, VidrayError
+from pipeline.errors import CallLost, ConfigError, Transient, VidrayError
 
 Result = TypeVar("Result")
 
@@ -138,5 +138,7 @@ async def _translated(call: Awaitable[Result]) -> Result:
         if isinstance(error.cause, (RayError, *_NO_MEMORY)):
             raise Transient(f"lost on the way: {type(error.cause).__name__}") from error
         raise
+    except ActorUnavailableError as error:
+        raise CallLost(f"lost on the way: {type(error).__name__}") from error
     except RayError as error:
         raise Transient(f"lost on the way: {type(error).__name__}") from error

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from actors.profile import Profile
-from actors.ray_private import listen_on_loopback_only, minimal_agent
+from actors.ray_private import bare_node, host_looked_at, listen_on_loopback_only
 from pipeline.errors import Transient
 
 CONNECT_TIMEOUT_S = 5.0
@@ -41,7 +41,7 @@ def connected(profile: Profile, *, address: str | None, exports_metrics: bool) -
         yield
         return
     if address:
-        _require_listener(address)
+        find_ray(address)
         _connect(address=address)
     else:
         start_local_ray(
@@ -55,6 +55,12 @@ def connected(profile: Profile, *, address: str | None, exports_metrics: bool) -
         ray.shutdown()
 
 
+def node_resources() -> list[dict[str, float]]:
+    """What every node of the cluster has, taken or not."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
 def start_local_ray(
     *, object_store_bytes: int, num_cpus: float | None = None, exports_metrics: bool = False
 ) -> None:
@@ -65,7 +71,7 @@ def start_local_ray(
     listen_on_loopback_only()
     for name, value in LEAN_RAYLET.items():
         os.environ.setdefault(name, value)
-    with nullcontext() if exports_metrics else minimal_agent():
+    with nullcontext() if exports_metrics else bare_node():
         _connect(
             address="local",
             num_cpus=None if num_cpus is None else math.ceil(num_cpus),
@@ -75,14 +81,31 @@ def start_local_ray(
         )
 
 
-def _require_listener(address: str) -> None:
-    """Transient if nothing answers there: Ray itself would try for minutes."""
+def find_ray(address: str) -> None:
+    """Let Ray look where it listens, also on loopback alone; Transient if nobody does: Ray itself
+    would try for minutes.
+    """
     host, _, port = address.rpartition(":")
-    if port.isdigit() and host:
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-        except OSError as error:
-            raise Transient(f"no Ray at {address}: {error.strerror or error}") from error
+    if not host or not port.isdigit():
+        return
+    looked_at = host_looked_at(host)
+    failure = _failure_at(looked_at, int(port))
+    if failure is None:
+        return
+    if looked_at == host:
+        raise Transient(f"no Ray at {address}: {failure}")
+    if _failure_at(host, int(port)) is not None:
+        raise Transient(f"no Ray at {address}, nor at {looked_at}, where Ray looks: {failure}")
+    listen_on_loopback_only()
+
+
+def _failure_at(host: str, port: int) -> str | None:
+    """Why nobody answers there."""
+    try:
+        socket.create_connection((host.strip("[]"), port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _connect(**settings: Any) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from actors.host_client import StreamHostClient
-from actors.stream_host import OpenedSession
 from pipeline.config import Sampling
-from pipeline.errors import BadInput, FailureCode, Transient
+from pipeline.errors import BadInput, FailureCode, SessionClosed, Transient
 from pipeline.events import Listener, ignore
-from pipeline.session import Reply
+from pipeline.reply import Reply, Turns
+from pipeline.sessions import OpenedSession
 from pipeline.tasks.records import Box
 from pipeline.tasks.tasks import Ask
 from pipeline.types import MediaInfo, SamplingPlan
@@ -23,21 +22,51 @@ class Attempt(Protocol):
     async def __call__(self, run: Callable[[], Awaitable[Value]]) -> Value: ...
 
 
+class SessionHost(Protocol):
+    """Where sessions are: a stream host over Ray, or Sessions in this process."""
+
+    async def open_session(self, source: Source) -> OpenedSession: ...
+
+    async def ask(
+        self,
+        session_id: str,
+        asks: Sequence[Ask | str],
+        *,
+        sampling: Sampling | None,
+        after: Reply | None,
+        turns: Turns,
+        listener: Listener,
+    ) -> list[Reply]: ...
+
+    async def ground(
+        self,
+        session_id: str,
+        query: str,
+        *,
+        times_s: Sequence[float],
+        sampling: Sampling | None,
+        listener: Listener,
+    ) -> tuple[Box, ...]: ...
+
+    async def close_session(self, session_id: str) -> None: ...
+
+
 class FleetSession:
     """As pipeline.session.Session; after a loss the video is opened again for the next question.
 
     Use as `async with`; then media and plan are known.
 
-    errors: BadInput for the video's own fault, Transient if losses do not end. Words may be heard
-    again after a loss; they are the same.
+    errors: BadInput for the video's own fault, Transient if losses do not end, SessionClosed once
+    it was closed. Words may be heard again after a loss; they are the same.
     """
 
-    def __init__(self, host: StreamHostClient, attempt: Attempt, source: Source) -> None:
+    def __init__(self, host: SessionHost, attempt: Attempt, source: Source) -> None:
         self.source = source
         self._host = host
         self._attempt = attempt
         self._facts: OpenedSession | None = None
         self._is_lost = False
+        self._is_closed = False
 
     @property
     def media(self) -> MediaInfo:
@@ -49,8 +78,14 @@ class FleetSession:
         """What of it the model looks at."""
         return self._opened.plan
 
+    @property
+    def etag(self) -> str:
+        """Identity of the video's bytes."""
+        return self._opened.plan.source_id
+
     async def open(self) -> None:
         """Read the header and plan. BadInput for the video's own fault."""
+        self._require_not_closed()
         self._facts = await self._attempt(lambda: self._host.open_session(self.source))
 
     async def ask(
@@ -59,9 +94,10 @@ class FleetSession:
         *,
         sampling: Sampling | None = None,
         after: Reply | None = None,
+        turns: Turns = (),
         listener: Listener = ignore,
     ) -> list[Reply]:
-        """Answer all questions, of the whole video; after: the answer they follow up."""
+        """Answer all questions, of the whole video; after, turns: as pipeline's session."""
 
         async def run() -> list[Reply]:
             return await self._host.ask(
@@ -69,6 +105,7 @@ class FleetSession:
                 questions,
                 sampling=sampling,
                 after=after,
+                turns=turns,
                 listener=listener,
             )
 
@@ -96,11 +133,13 @@ class FleetSession:
         return await self._attempt(lambda: self._on_open(run))
 
     async def close(self) -> None:
-        """Free everything; twice is once."""
+        """Free everything; twice is once. What is asked meanwhile is not tried again."""
+        self._is_closed = True
         if self._facts is not None:
             await self._host.close_session(self._facts.session_id)
 
     async def _on_open(self, run: Callable[[], Awaitable[Value]]) -> Value:
+        self._require_not_closed()
         if self._is_lost:
             await self._open_again()
         try:
@@ -108,6 +147,10 @@ class FleetSession:
         except Transient:
             self._is_lost = True  # or may be: to open it once more costs a header
             raise
+
+    def _require_not_closed(self) -> None:
+        if self._is_closed:
+            raise SessionClosed
 
     async def _open_again(self) -> None:
         await self._host.close_session(self._opened.session_id)

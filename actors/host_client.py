@@ -7,11 +7,12 @@ import ray
 
 from actors.calls import recover
 from actors.clients import Client
-from actors.stream_host import OpenedSession, Result
+from actors.stream_host import Result
 from pipeline.config import Sampling
 from pipeline.errors import Transient
 from pipeline.events import Listener, ignore
-from pipeline.session import Reply
+from pipeline.reply import Reply, Turns
+from pipeline.sessions import OpenedSession
 from pipeline.tasks.records import Box, Record
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.source import Source
@@ -49,11 +50,12 @@ class StreamHostClient(Client):
         *,
         sampling: Sampling | None,
         after: Reply | None,
+        turns: Turns,
         listener: Listener,
     ) -> list[Reply]:
         """As Session.ask."""
         ask = self.handle.ask.options(num_returns="streaming")
-        stream = ask.remote(session_id, tuple(asks), sampling, after)
+        stream = ask.remote(session_id, tuple(asks), sampling, after, tuple(turns))
         return cast(list[Reply], await self._listened_to(stream, listener))
 
     async def ground(

@@ -1,32 +1,28 @@
-"""What an actor counts of its work; Ray exports it, README lists it."""
+"""What an actor counts of its work; Ray exports it, docs/metrics.md lists it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from pipeline.metric_table import Metric, told_by
 from pipeline.span import Process, Span
 
-TAGS = ("stage",)
-COUNTED = {
-    "vidray_chunks": "Chunks that a stage is through with.",
-    "vidray_frames": "Frames in them.",
-    "vidray_tokens": "Tokens that a stage made or took.",
-    "vidray_bytes": "Bytes that a stage handed on.",
-    "vidray_busy_seconds": "Seconds at work; a decoder's step counts for all that is in it.",
-}
+_MADE_BY = {"counter": Counter, "gauge": Gauge}
+
+
+def _made(metric: Metric) -> Any:
+    keys = tuple(label.name for label in metric.labels)
+    return _MADE_BY[metric.kind](metric.name, metric.text, tag_keys=keys)
 
 
 class Metrics:
     """Of one actor. Without a collector on its node the numbers go nowhere."""
 
     def __init__(self) -> None:
-        self._counters = {
-            name: Counter(name, text, tag_keys=TAGS) for name, text in COUNTED.items()
-        }
-        self._waiting = Gauge("vidray_waiting", "Pieces of work in a stage's queue.", tag_keys=TAGS)
-        self._kv_share = Gauge("vidray_kv_share", "Of a decoder's token budget, what is held.")
-        self._kv_tokens = Gauge("vidray_kv_tokens", "Tokens that open streams hold in a decoder.")
+        self._made = {metric.name: _made(metric) for metric in told_by("actor")}
+        self._process = {"process": process_of_actor().name}
 
     def count(self, span: Span, *, num_chunks: int = 1, num_waiting: int = 0) -> None:
         """Add a span's work to the sums; num_waiting: what is in the stage's queue after it."""
@@ -40,13 +36,13 @@ class Metrics:
         }
         for name, amount in amounts.items():
             if amount > 0:  # Ray refuses to add nothing
-                self._counters[name].inc(amount, tags=tags)
-        self._waiting.set(num_waiting, tags=tags)
+                self._made[name].inc(amount, tags=tags)
+        self._made["vidray_waiting"].set(num_waiting, tags=tags)
 
     def hold(self, num_tokens: int, *, max_tokens: int) -> None:
         """Say how full a decoder is."""
-        self._kv_tokens.set(num_tokens)
-        self._kv_share.set(num_tokens / max_tokens)
+        self._made["vidray_kv_tokens"].set(num_tokens, tags=self._process)
+        self._made["vidray_kv_share"].set(num_tokens / max_tokens, tags=self._process)
 
 
 def process_of_actor() -> Process:

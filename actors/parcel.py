@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import ray
 import torch
 from numpy.typing import NDArray
 
@@ -83,6 +84,13 @@ class TokenParcel:
             index=self.index,
             tokens=_tensor(self.words).view(self.dtype),
         )
+
+
+def chunks_travel_as_parcels() -> None:
+    """Have what this process sends carry token chunks as arrays, wherever in it they are."""
+    ray.util.register_serializer(
+        TokenChunk, serializer=TokenParcel.pack, deserializer=TokenParcel.unpack
+    )
 
 
 def _tensor(values: NDArray[np.generic]) -> torch.Tensor:

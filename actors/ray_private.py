@@ -6,10 +6,11 @@ tests/end_to_end/test_fleet.py and test_fleet_failures.py.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ray._private import ray_constants, utils
+from ray._private import ray_constants, services, utils
+from ray._private.node import Node
 from ray._private.state import actors
 
 
@@ -22,19 +23,29 @@ def listen_on_loopback_only() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-@contextmanager
-def minimal_agent() -> Iterator[None]:
-    """Ray as it is where the extra packages of ray[default] are not installed.
+def host_looked_at(host: str) -> str:
+    """Where Ray looks for a cluster at this host: its own address for any name of loopback."""
+    return str(services.resolve_ip_for_localhost(host))
 
-    Its agent exports metrics and takes jobs; a node that cannot load it within 15 s, on a busy
-    machine, does not start at all.
+
+@contextmanager
+def bare_node() -> Iterator[None]:
+    """Let a Ray that starts meanwhile have the processes that actors need, and no others.
+
+    Left out are its dashboard, its autoscaler, what brings logs to a driver, and all of its agent
+    but what ray without [default] has: a node that cannot load the rest within 15 s, on a busy
+    machine, does not start at all. Metrics are exported by that rest.
     """
-    find_error = utils.get_dashboard_dependency_error
-    utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
-    try:
+    with ExitStack() as stack:
+        for owner, name, bare in (
+            (utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),
+            (Node, "start_api_server", lambda self, **options: None),
+            (Node, "start_monitor", lambda self: None),
+            (Node, "start_log_monitor", lambda self: None),
+        ):
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, bare)
         yield
-    finally:
-        utils.get_dashboard_dependency_error = find_error
 
 
 def life_of(actor: Any) -> int | None:

@@ -3,12 +3,11 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import ray
-import torch
 
 from actors.calls import loading
 from actors.clients import (
@@ -18,24 +17,28 @@ from actors.clients import (
     TokensRef,
     VisionEncoderClient,
 )
-from actors.pools import PoolNames, Pools
+from actors.pools import Pools
 from actors.profile import Profile
+from actors.terms import Terms
 from pipeline.analyse import analyse, failure
 from pipeline.config import Sampling
 from pipeline.errors import BadInput, FailureCode
 from pipeline.events import Event, Listener
 from pipeline.flow import Flow
 from pipeline.gathered import gathered
+from pipeline.leases import LOOKS_PER_LEASE
 from pipeline.pool import Pool
+from pipeline.reply import Reply, Turns
 from pipeline.served_model import ServedModel
-from pipeline.session import Reply
-from pipeline.sessions import Sessions
+from pipeline.sessions import OpenedSession, Sessions
 from pipeline.tasks.records import Box, Record
 from pipeline.tasks.tasks import Ask, Tasks
-from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 
+MAX_CALLS = 10_000  # at once, one of which is each reader's and each decoder's `live`
+LIVE_S = 600.0  # of a call of `live`: of who made it and died it is forgotten then
+GIVE_WAY_S = 5.0  # between two looks of a host that holds what idles at whether others want room
 Value = TypeVar("Value")
 RayFlow = Flow[FramesRef, TokensRef]
 
@@ -47,15 +50,6 @@ class Result(Generic[Value]):
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedSession:
-    """A video that stays open in a stream host."""
-
-    session_id: str
-    media: MediaInfo
-    plan: SamplingPlan
-
-
 def ray_flow(
     pools: Pools, checkpoint: Path, *, owner: str, planner: Planner, profile: Profile
 ) -> RayFlow:
@@ -63,18 +57,18 @@ def ray_flow(
     model = ServedModel.load(
         checkpoint,
         limits=profile.decoders.limits,
-        int8=profile.decoders.int8,
-        dtype=getattr(torch, profile.dtype),
+        numerics=profile.numerics,
     )
-    stall_s = profile.stall_s
+    patience = {"stall_s": profile.stall_s, "answer_s": profile.answer_s}
     return Flow(
         model,
-        readers=Pool([FrameReaderClient(each, stall_s=stall_s) for each in pools.readers]),
-        encoders=Pool([VisionEncoderClient(each, stall_s=stall_s) for each in pools.encoders]),
-        decoders=Pool([LanguageDecoderClient(each, stall_s=stall_s) for each in pools.decoders]),
+        readers=Pool([FrameReaderClient(each, **patience) for each in pools.readers]),
+        encoders=Pool([VisionEncoderClient(each, **patience) for each in pools.encoders]),
+        decoders=Pool([LanguageDecoderClient(each, **patience) for each in pools.decoders]),
         planner=planner,
         owner=owner,
         video_bytes=profile.video_bytes,
+        patience=profile.patience,
     )
 
 
@@ -83,16 +77,25 @@ class StreamHostActor:
     """Owns the order, the references and the deadline of its videos; touches no pixel.
 
     It tries nothing twice: whoever called does, so that the attempts of a video are counted once.
+    number: among the hosts of its driver.
     """
 
-    def __init__(
-        self, name: str, pools: PoolNames, checkpoint: str, planner: Planner, profile: Profile
-    ) -> None:
+    def __init__(self, owner: str, terms: Terms, planner: Planner, number: int) -> None:
+        self._terms = terms
+        profile = terms.profile
         with loading():
             self._flow = ray_flow(
-                pools.find(), Path(checkpoint), owner=name, planner=planner, profile=profile
+                terms.names.turned(number, profile.stream_hosts).find(),
+                Path(terms.checkpoint),
+                owner=owner,
+                planner=planner,
+                profile=profile,
             )
-        self._sessions = Sessions(self._flow, profile.sessions.limits)
+        limits = profile.sessions.limits
+        share = limits.max_tokens // profile.stream_hosts
+        self._sessions = Sessions(self._flow, replace(limits, max_tokens=share))
+        self._renewal_s = profile.lease_s / LOOKS_PER_LEASE
+        self._chores: list[asyncio.Task[None]] = []
         self._is_first = asyncio.Lock()
         self._is_clean = False
 
@@ -120,8 +123,7 @@ class StreamHostActor:
     async def open_session(self, source: Source) -> OpenedSession:
         """Open a video that stays open; Sessions explains for how long."""
         await self._clean_up()
-        session_id, session = await self._sessions.open(source)
-        return OpenedSession(session_id, session.media, session.plan)
+        return await self._sessions.opened(source)
 
     async def ask(
         self,
@@ -129,12 +131,15 @@ class StreamHostActor:
         asks: Sequence[Ask | str],
         sampling: Sampling | None,
         after: Reply | None,
+        turns: Turns = (),
     ) -> AsyncIterator[list[Event | Result[list[Reply]]]]:
         """What happens for the questions, then their replies."""
 
         async def run(listener: Listener) -> list[Reply]:
             async with self._sessions.using(session_id) as session:
-                return await session.ask(asks, sampling=sampling, after=after, listener=listener)
+                return await session.ask(
+                    asks, sampling=sampling, after=after, turns=turns, listener=listener
+                )
 
         async for batch in self._told(run):
             yield batch
@@ -155,6 +160,14 @@ class StreamHostActor:
 
     async def close_session(self, session_id: str) -> None:
         await self._sessions.close(session_id)
+
+    async def terms(self) -> Terms:
+        """What the fleet was started with."""
+        return self._terms
+
+    async def live(self) -> None:
+        """Take long: whoever waits for this learns of the host's death at once."""
+        await asyncio.sleep(LIVE_S)
 
     async def ready(self) -> None:
         """Return when every other actor answers."""
@@ -177,6 +190,24 @@ class StreamHostActor:
             if not self._is_clean:
                 await self._flow.release()
                 self._is_clean = True
+                chores = (self._renew(), self._give_way())
+                self._chores = [asyncio.create_task(chore) for chore in chores]
+
+    async def _renew(self) -> None:
+        """Claim what is open, as long as this host lives."""
+        while True:
+            self._flow.renew()
+            await asyncio.sleep(self._renewal_s)
+
+    async def _give_way(self) -> None:
+        """Let other hosts, whose streams wait for room, have what idle sessions of this one hold.
+
+        Of one a turn: its next question watches the video again.
+        """
+        while True:
+            await asyncio.sleep(GIVE_WAY_S)
+            if self._sessions.holds_idle and await self._flow.is_short():
+                await self._sessions.give_way()
 
 
 async def _events(

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -11,6 +12,7 @@ from actors.calls import end_process, loading
 from actors.metrics import Metrics, process_of_actor
 from actors.parcel import FrameParcel, TokenParcel
 from actors.profile import Profile
+from actors.starting import loaded
 from pipeline.model.encoder import VisionEncoder
 from pipeline.model.packed_weights import pack
 from pipeline.model.weights import load_model
@@ -25,12 +27,16 @@ class VisionEncoderActor:
 
     def __init__(self, checkpoint: str, profile: Profile) -> None:
         with loading():
-            model = load_model(
+            load = partial(
+                load_model,
                 Path(checkpoint),
                 dtype=getattr(torch, profile.dtype),
                 device=profile.device,
                 halves=("vision",),
             )
+            if (share := profile.tower_memory_share) is not None:
+                torch.cuda.set_per_process_memory_fraction(share)  # or vLLM would find less
+            model = loaded(load, start_s=profile.start_s)
         pack(model.vision)
         self._metrics = Metrics()
         self._stage = EncodingStage(
@@ -40,6 +46,7 @@ class VisionEncoderActor:
             ),
             num_threads=profile.encoders.num_threads if profile.device == "cpu" else None,
             to_host=True,
+            batch_tokens=profile.encoders.batch_tokens,
             process=process_of_actor(),
             observe=self._count,
             batch_s=profile.stall_s,
@@ -47,8 +54,10 @@ class VisionEncoderActor:
         )
 
     @ray.method(num_returns=2)
-    async def encode(self, parcel: FrameParcel, left: int) -> tuple[TokenParcel, Span]:
-        encoded = await self._stage.encode(parcel.unpack(), left=left)
+    async def encode(
+        self, parcel: FrameParcel, left: int, yields: bool
+    ) -> tuple[TokenParcel, Span]:
+        encoded = await self._stage.encode(parcel.unpack(), left=left, yields=yields)
         return TokenParcel.pack(encoded.tokens), encoded.span
 
     async def process_id(self) -> int:

@@ -1,5 +1,6 @@
 """What `vidray analyze` shows while it works: moving bars and words, or a line per event."""
 
+import logging
 from types import TracebackType
 from typing import Protocol
 
@@ -10,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.gauges import Gauges
-from jobs.results import printable
+from jobs.printable import printable
 from jobs.status_line import fitted
 from pipeline.events import Event, Moved, Planned, Words
 from pipeline.span import Stage
 from pipeline.tasks.records import Record
 from pipeline.tasks.requests import Request
 
+_log = logging.getLogger("vidray.progress")
 STAGES: tuple[Stage, ...] = ("read", "encode", "prefill")
 MAX_LINES = 8  # of words being written
 BAR_WIDTH = 12  # at most
@@ -44,28 +46,37 @@ class Display(Protocol):
     ) -> None: ...
 
 
-def make_display(console: Console) -> Display:
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+def make_display(console: Console, *, says_why: bool = True) -> Display:
+    """says_why: of a clip that failed; not where its result, which says so too, comes after."""
+    kind = LiveDisplay if console.is_terminal else PlainDisplay
+    return kind(console, says_why=says_why)
 
 
 class PlainDisplay:
     """A line when a clip is planned and one when it is done."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, says_why: bool = True) -> None:
         self._console = console
+        self._says_why = says_why
         self._title = ""
 
     def begin(self, title: str) -> None:
         self._title = printable(title)
 
     def hear(self, event: Event) -> None:
+        _log_event(self._title, event)
         if isinstance(event, Planned):
-            self.note(f"{self._title}: {_plan(event)}")
+            self._print(f"{self._title}: {_plan(event)}")
 
     def end(self, record: Record) -> None:
-        self.note(f"{self._title}: {_outcome(record)}")
+        _log.info("%s: %s", self._title, outcome(record))
+        self._print(f"{self._title}: {outcome(record, says_why=self._says_why)}")
 
     def note(self, text: str) -> None:
+        _log.info("%s", text)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         print(printable(text), file=self._console.file, flush=True)
 
     def __enter__(self) -> "PlainDisplay":
@@ -86,8 +97,9 @@ class LiveDisplay:
     Redrawn a few times a second.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, says_why: bool = True) -> None:
         self._console = console
+        self._says_why = says_why
         self._gauges = Gauges()
         self._clear("")
         self._live: Live | None = None
@@ -106,6 +118,7 @@ class LiveDisplay:
 
     def hear(self, event: Event) -> None:
         self._gauges.hear(self._title, event)
+        _log_event(self._title, event)
         if isinstance(event, Planned):
             self._clear(self._title)  # a video that lost something on the way starts anew
             self._plan, self._num_steps = _plan(event), event.num_steps
@@ -115,13 +128,16 @@ class LiveDisplay:
             self._words[event.request] = self._words.get(event.request, "") + event.text
 
     def end(self, record: Record) -> None:
-        style = "green" if record.status == "ok" else "red"
-        line = Text.assemble(self._title, "  ", (_outcome(record), style))
+        style = "green" if record.status == "ok" and not record.result_codes else "red"
+        _log.info("%s: %s", self._title, outcome(record))
+        said = outcome(record, says_why=self._says_why)
+        line = Text.assemble(self._title, "  ", (said, style))
         self._gauges.done(self._title)
         self._stop()
         self._console.print(line)
 
     def note(self, text: str) -> None:
+        _log.info("%s", text)
         self._console.print(Text(printable(text)))
 
     def __enter__(self) -> "LiveDisplay":
@@ -179,6 +195,17 @@ class LiveDisplay:
         return Text.assemble("  ", (name, "dim"), " ", tail, no_wrap=True, overflow="crop")
 
 
+def _log_event(title: str, event: Event) -> None:
+    if isinstance(event, Planned):
+        _log.info("%s: %s", title, _plan(event))
+    elif isinstance(event, Moved):
+        _log.debug(
+            "%s: %s chunk %d of window %d, %.3f s on %s",
+            *(title, event.stage, event.chunk_index, event.window_index),
+            *(event.span.duration_s, event.span.process.name),
+        )
+
+
 def _plan(planned: Planned) -> str:
     media, plan = planned.media, planned.plan
     size = plan.windows[0].grid.size
@@ -190,10 +217,13 @@ def _plan(planned: Planned) -> str:
     )
 
 
-def _outcome(record: Record) -> str:
+def outcome(record: Record, *, says_why: bool = True) -> str:
+    """In a few words; says_why: of a failure."""
     if record.status == "failed":
-        return f"{record.code}: {record.detail}"
+        return f"{record.code}: {record.detail}" if says_why else "failed"
     first_word_s = record.timings.first_word_s
     first = "" if first_word_s is None else f", first word after {first_word_s:.1f} s"
     flags = f" ({', '.join(record.flags)})" if record.flags else ""
-    return f"done in {record.timings.total_s:.1f} s{first}{flags}"
+    num_failed = len(record.result_codes)
+    failed = f", {num_failed} of its answers or boxes failed" if num_failed else ""
+    return f"done in {record.timings.total_s:.1f} s{first}{failed}{flags}"

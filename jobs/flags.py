@@ -20,19 +20,24 @@ Kind = TypeVar("Kind", bound=Settings)
 _METAVARS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 
 
-def takes(*kinds: type[Settings]) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def takes(
+    *kinds: type[Settings], positional: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Give `command(options, ...)` a flag for each field of these kinds of options, in this order.
 
-    Its other parameters stay arguments and flags of its own.
+    Its other parameters stay arguments and flags of its own. positional: as of flags_for.
     """
+
+    def spell(name: str) -> str:
+        return (positional or {}).get(name) or flag_of(name)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         def run(**given: Any) -> int:
-            options = [build(kind, typed(kind, given)) for kind in kinds]
+            options = [build(kind, typed(kind, given), spell) for kind in kinds]
             return command(*options, **given)
 
         own = parameters_of(command)[len(kinds) :]
-        flags = [parameter for kind in kinds for parameter in flags_for(kind)]
+        flags = [flag for kind in kinds for flag in flags_for(kind, positional)]
         return signed(run, command, [*flags, *own])
 
     return decorate
@@ -211,4 +216,5 @@ def _content(value: Any, name: str) -> Any:
         with Path(value).open("rb") as file:
             return file.read(MAX_FILE_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name} {value} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{name} {value} cannot be read: {why}") from error

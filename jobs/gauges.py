@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
 from pipeline.config import MIB
-from pipeline.events import Event, Moved, Planned
+from pipeline.events import Event, Moved, Planned, Words
 from pipeline.span import Span, Stage
 
 WINDOW_S = 10.0  # what "now" means
@@ -34,6 +34,8 @@ class Gauges:
     def hear(self, video: str, event: Event) -> None:
         """What happened to a video that is `done` when its record is made."""
         span = event.span
+        if isinstance(event, Words) and not event.text:
+            return
         with self._lock:
             now_s = self._clock()
             if self._started_s is None:

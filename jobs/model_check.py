@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.printable import printable
 from pipeline.config import GIB, MIB, ModelConfig
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.model.check import ModelReport, check_model
@@ -18,17 +19,20 @@ EXIT_OK, EXIT_BAD_MODEL = 0, 2
 EXAMPLE_TOKENS = QWEN2_VL.max_window_tokens  # one full window
 
 
-def run(path: Path, console: Console, *, int8: bool = False) -> int:
+def run(path: Path, console: Console, progress: Console, *, int8: bool = False) -> int:
     """Check and print; returns the process's exit code.
 
     int8: also load the language model, in float32, and round it, to say what that changes
     """
-    report = check_model(path)
+    with progress.status("reading the model folder"):
+        report = check_model(path)
     render(report, console)
     if report.problems:
         return EXIT_BAD_MODEL
     if int8:
-        console.print(Text(f"int8: {int8_error(path)}"))
+        with progress.status("comparing with int8"):
+            error = int8_error(path)
+        console.print(Text(f"int8: {error}"))
     return EXIT_OK
 
 
@@ -41,17 +45,20 @@ def render(report: ModelReport, console: Console) -> None:
     if report.shares:
         console.print(_memory(report))
     for problem in report.problems:
-        console.print(Text(f"wrong: {problem}", style="red"))
+        console.print(Text(printable(f"wrong: {problem}"), style="red"))
     for warning in report.warnings:
-        console.print(Text(f"note: {warning}", style="yellow"))
+        console.print(Text(printable(f"note: {warning}"), style="yellow"))
     if not report.problems:
-        console.print(Text("This model is complete and can be loaded.", style="green"))
+        by_whom = " by vLLM" if report.config and report.config.quantization else ""
+        console.print(Text(f"This model is complete and can be loaded{by_whom}.", style="green"))
 
 
 def _facts(report: ModelReport) -> Iterator[tuple[str, str]]:
     if report.config:
         yield "model", _shape(report.config)
         yield "parameters", _parameters(report)
+        if report.config.quantization:
+            yield "quantised", str(report.config.quantization)
         yield "KV cache", f"{report.config.kv_bytes_per_token():,} bytes per token in bfloat16"
     if report.inventory:
         yield "weights", _weights(report.inventory)

@@ -10,16 +10,21 @@ from pydantic import BaseModel
 
 from actors.profile import Profile
 from deploy.profiles import bundled, load_profile
-from jobs.workplace import machine_profile
 
 WIDTH = 96
 
 
 def show(name_or_file: Path | None) -> None:
     """Print one; without a name, what is used where no profile is given."""
-    profile = load_profile(name_or_file) if name_or_file else machine_profile()
+    profile = load_profile(name_or_file) if name_or_file else _machine_profile()
     print(f"# With vidray come {', '.join(bundled())}; any other is a file like this one.\n")
     print(commented(profile), end="")
+
+
+def _machine_profile() -> Profile:
+    from jobs.workplace import machine_profile  # noqa: PLC0415 - torch takes seconds to import
+
+    return machine_profile()
 
 
 def commented(profile: Profile) -> str:

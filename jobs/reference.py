@@ -15,16 +15,24 @@ from pydantic_core import PydanticUndefined
 
 from actors.profile import Profile
 from jobs.batch.job import Job
-from jobs.batch.job_flags import POSITIONAL
+from jobs.batch.job import typed_as as _flag
 from jobs.cli import app
-from jobs.exits import Exit
+from jobs.exits import MEANINGS
 from jobs.flags import fields_of, flag_of, metavar_of
+from jobs.progress import LogOptions, ProgressOptions
 from jobs.serving import ServingOptions
 from pipeline.settings import Settings
 from pipeline.store.manifest import NAMES
 from pipeline.tasks.options import TaskOptions
 
-LABORATORY = ("vidray bench", "vidray demo-model", "vidray lab", "vidray soak")  # not here
+LABORATORY = (
+    "vidray bench",
+    "vidray demo-model",
+    "vidray lab",
+    "vidray simulate",
+    "vidray soak",
+)  # not here
+OF_ANALYZE = (TaskOptions, ServingOptions, ProgressOptions)
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 INTRODUCTION = """\
 # Configuration
@@ -32,31 +40,33 @@ INTRODUCTION = """\
 Written by `make docs` from the code that reads these settings: change them there.
 
 An option is a flag, or a key of a job file (`vidray batch run --job job.yaml`), which takes dashes
-or underscores; flags win over the file. Exit codes:
-{exits}.
+or underscores; flags win over the file.
+
+## Exit codes
+
+Of every command.
 """
-EXITS = {
-    Exit.OK: "all good",
-    Exit.FAILED: "failed, and may be run again",
-    Exit.MISUSED: "misused: nothing was started",
-    Exit.SOME_FAILED: "finished, and some videos have a row that says why they failed",
-    Exit.INTERRUPTED: "stopped by Ctrl-C",
-    Exit.TERMINATED: "stopped by SIGTERM",
-}
 
 
 def reference() -> str:
     """The whole page as Markdown."""
-    exits = ";\n".join(f"{code:d} {meaning}" for code, meaning in EXITS.items())
     parts = [
-        INTRODUCTION.format(exits=exits),
+        INTRODUCTION,
+        _table(("code", "meaning"), ((f"{code:d}", text) for code, text in MEANINGS.items())),
         *_options("What is asked", "`analyze`, `batch run`, `batch submit`", TaskOptions),
         *_options("What does the work", "the same, and `demo`", ServingOptions),
-        *_options("A job", "`batch run`, `batch submit`", Job, but=(TaskOptions, ServingOptions)),
+        *_options("What is said meanwhile", "every command that takes a while", LogOptions),
+        *_options(
+            "What others are told meanwhile",
+            "`analyze`, `batch run`, `batch submit`",
+            ProgressOptions,
+            but=(LogOptions,),
+        ),
+        *_options("A job", "`batch run`, `batch submit`", Job, but=OF_ANALYZE),
         *_commands(),
         "## Profile\n\nA YAML file for `--profile`; `vidray profile show` prints one whole.\n",
         _table(("field", "value", "if not given", "what"), _profile_rows(Profile)),
-        "## Manifest\n\nColumns of csv, tsv, jsonl, Parquet; others ride along into `extra`.\n",
+        "## Manifest\n\nColumns of csv, jsonl, json, Parquet; others ride along into `extra`.\n",
         _table(
             ("column", "also taken"),
             ((f"`{name}`", _code(names[1:])) for name, names in NAMES.items()),
@@ -70,7 +80,13 @@ def _options(
 ) -> Iterator[str]:
     known = {name: field for other in but for name, field in fields_of(other).items()}
     rows = [
-        (f"`{_flag(name)}`", f"`{name}`", _value(field), _default(field), field.description or "")
+        (
+            f"`{_flag(name)}`",
+            f"`{name}`",
+            _value(field),
+            _default(field),
+            field.description or "",
+        )
         for name, field in fields_of(kind).items()
         if name not in known or field.description != known[name].description
     ]
@@ -84,7 +100,8 @@ def _commands() -> Iterator[str]:
     for name, command in sorted(_leaves(typer.main.get_command(app), "vidray")):
         written = {_typed(parameter): parameter.help or "" for parameter in command.params}
         takes_options = flag_of("reader") in written
-        known = {_flag(field) for field in fields_of(Job)} if takes_options else set()
+        options = Job if takes_options else LogOptions
+        known = {_flag(field) for field in fields_of(options)}
         rows = [
             (typed, what)
             for typed, what in written.items()
@@ -117,10 +134,6 @@ def _profile_rows(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
             yield from _profile_rows(inner, f"{prefix}{name}.")
         else:
             yield f"`{prefix}{name}`", _value(field), _default(field), field.description or ""
-
-
-def _flag(name: str) -> str:
-    return POSITIONAL.get(name, flag_of(name))
 
 
 def _value(field: FieldInfo) -> str:

@@ -11,9 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.exits import Exit
+from jobs.printable import printable
+from pipeline.errors import FailureCode
 from pipeline.model.declared import DEMO_FLAG
-from pipeline.tasks.records import Box, Record
+from pipeline.tasks.records import Answer, Box, Caption, Record
 
+CUT = "[cut off at the longest answer]"
 DEMO_KNOWS = "(flag demo_model): it knows drawn shapes only; of other footage it writes nonsense."
 
 
@@ -29,6 +33,12 @@ def show(records: Sequence[Record], console: Console) -> None:
             print(f"{printable(record.uri)}: {asked}: {said}", file=console.file)
 
 
+def exit_code(records: Sequence[Record]) -> Exit:
+    """Of whoever made them: an answer or a box that failed counts as a video that did."""
+    is_good = all(record.status == "ok" and not record.result_codes for record in records)
+    return Exit.OK if is_good else Exit.SOME_FAILED
+
+
 def demo_warning(num_rows: int) -> str:
     """What is to be known of rows with the flag demo_model, once for all of them."""
     by_whom = "1 row is" if num_rows == 1 else f"{num_rows:,} rows are"
@@ -41,18 +51,12 @@ def rows(record: Record) -> Iterator[tuple[str, str]]:
         yield "failed", printable(f"{record.code}: {record.detail}")
     for caption in record.captions:
         name = "caption" + _part(caption.window_index, caption.start_s, caption.end_s)
-        yield name, printable(_said(caption.text, caption.code))
+        yield name, printable(_said(caption.text, caption))
     for answer in record.answers:
         part = _part(answer.window_index, answer.start_s, answer.end_s)
-        yield printable(answer.question) + part, printable(_said(answer.answer, answer.code))
+        yield printable(answer.question) + part, printable(_said(answer.answer, answer))
     for box in record.boxes:
-        yield printable(f"find {box.query} at {box.time_s:.2f} s"), _place(box)
-
-
-def printable(text: str) -> str:
-    """One line without control characters."""
-    line = " ".join(text.split())
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+        yield printable(f"find {box.query} at {box.time_s:.2f} s"), _place(box, record)
 
 
 def _table(records: Sequence[Record]) -> Table:
@@ -70,12 +74,19 @@ def _part(window_index: int | None, start_s: float, end_s: float) -> str:
     return "" if window_index is None else f" {start_s:.1f}-{end_s:.1f} s"
 
 
-def _said(text: str, code: str | None) -> str:
-    return text if code is None else f"failed: {code}"
+def _said(text: str, result: Caption | Answer) -> str:
+    return _or_cut(text, result) if result.code is None else f"failed: {result.code}"
 
 
-def _place(box: Box) -> str:
+def _or_cut(said: str, result: Caption | Answer | Box) -> str:
+    return f"{said} {CUT}" if result.finish_reason == "length" else said
+
+
+def _place(box: Box, record: Record) -> str:
     if box.outcome != "found":
-        return "not there" if box.outcome == "absent" else printable(f"failed: {box.code}")
+        said = "not there" if box.outcome == "absent" else printable(f"failed: {box.code}")
+        if box.code is FailureCode.BEYOND_END and record.media is not None:
+            said += f": the video ends at {record.media.duration_s:.2f} s"
+        return _or_cut(said, box)
     corners = f"({box.x0:.0f}, {box.y0:.0f}) to ({box.x1:.0f}, {box.y1:.0f})"
-    return corners + "".join(f", {what}" for what in box.adjusted)
+    return _or_cut(corners + "".join(f", {what}" for what in box.adjusted), box)

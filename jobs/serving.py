@@ -28,6 +28,10 @@ class ServingOptions(Settings):
         default=None,
         description="A running Ray cluster (auto, or host:port); else Ray starts here.",
     )
+    fleet: str | None = Field(
+        default=None,
+        description="Share the actors of this name on the cluster: who comes first starts them.",
+    )
     in_process: bool = Field(
         default=False, description="Work in this process, without Ray, one video at a time."
     )
@@ -37,6 +41,7 @@ class ServingOptions(Settings):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if self.in_process and (self.address is not None or self.profile is not None):
-            raise ValueError("{in_process} excludes {address} and {profile}")
+        elsewhere = (self.address, self.profile, self.fleet)
+        if self.in_process and any(each is not None for each in elsewhere):
+            raise ValueError("{in_process} excludes {address}, {profile} and {fleet}")
         return self

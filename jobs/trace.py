@@ -32,7 +32,7 @@ class Trace:
                 window, chunk = event.window_index, event.chunk_index
                 name = f"{event.stage} {chunk}"
                 self._note(event.span, video, name, video=video, window=window, chunk=chunk)
-            elif isinstance(event, Words):
+            elif isinstance(event, Words) and event.text:
                 track = f"{video}: {_title(event.request)}"
                 key = f"{event.request.task_index} {event.request.start_s!r}"
                 self._note(event.span, track, event.text, key=key, video=video)

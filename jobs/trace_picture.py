@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jobs.results import printable
+from jobs.printable import printable
 from pipeline.errors import ConfigError
 
 WIDTH_PX, LABEL_PX, ROW_PX, BAR_PX, TOP_PX = 960, 190, 22, 16, 44

@@ -15,7 +15,8 @@ from pipeline.clock import Clock
 from pipeline.errors import BadInput
 from pipeline.events import Listener, ignore
 from pipeline.flow import AnyFlow
-from pipeline.served_model import ModelIdentity
+from pipeline.model_identity import ModelIdentity
+from pipeline.names import as_text
 from pipeline.session import Session
 from pipeline.tasks.records import MediaFacts, PlanFacts, Provenance, Record
 from pipeline.tasks.requests import Asked, answers, boxes, captions
@@ -27,8 +28,11 @@ from pipeline.video.source import Source
 async def analyse(
     source: Source, tasks: Tasks, flow: AnyFlow, *, video_id: str, listener: Listener = ignore
 ) -> Record:
-    """Do all tasks on one video. Its own faults make a failed record; anything else is raised."""
-    session = Session(flow, source)
+    """Do all tasks on one video. Its own faults make a failed record; anything else is raised.
+
+    Whoever waits for an answer in a session of the same flow goes first.
+    """
+    session = Session(flow, source, yields=True)
     blank = partial(_blank, source, tasks, flow.model.identity, video_id=video_id)
     try:
         async with session:
@@ -60,7 +64,11 @@ def _answered(seen: Record, asked: Sequence[Asked], *, source_size: Size) -> Rec
 
 def _failed(record: Record, error: BadInput) -> Record:
     """Why there is no result, and all that was found out before."""
-    return replace(record, status="failed", code=error.code, detail=error.detail)
+    held = error.sandbox or record.provenance.sandbox
+    provenance = replace(record.provenance, sandbox=held)
+    return replace(
+        record, status="failed", code=error.code, detail=error.detail, provenance=provenance
+    )
 
 
 def _seen(blank: Record, session: Session) -> Record:
@@ -78,6 +86,7 @@ def _seen(blank: Record, session: Session) -> Record:
         coverage=sum(sight.num_good for sight in sights) / num_frames if num_frames else None,
         media=MediaFacts.of(session.media),
         plan=PlanFacts.of(session.plan),
+        provenance=replace(blank.provenance, sandbox=session.sandbox),
     )
 
 
@@ -87,7 +96,7 @@ def _blank(
     """A record of all that is known without the video."""
     return Record(
         video_id=video_id,
-        uri=source.uri.encode("utf-8", "backslashreplace").decode(),
+        uri=as_text(source.uri),
         etag=source.etag,
         size_bytes=None,
         status="ok",
@@ -97,6 +106,10 @@ def _blank(
             model_digest=model.digest,
             tasks_digest=tasks.digest,
             version=_version(),
+            device=model.numerics.device,
+            dtype=model.numerics.dtype,
+            quantization=model.numerics.quantization,
+            engine=model.numerics.engine,
         ),
         timings=clock.timings,
     )

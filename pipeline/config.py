@@ -7,6 +7,8 @@ from pipeline.types import Geometry
 
 MIB = 1 << 20
 GIB = 1 << 30
+OWN_ENGINE = "vidray"
+SLOWEST_BYTES_PER_S = 16 * MIB  # of a file system that is still taken to work
 VIDEO_BYTES = 24 * MIB  # that one video may have on its way between its reader and its decoder
 
 
@@ -18,15 +20,67 @@ class DecodeLimits:
     max_pixels: int = 7680 * 4320  # of one coded frame
     max_packets: int = 20_000_000
     memory_bytes: int = 3 * GIB  # address space of the decoding child
-    wall_s: float = 600.0  # without progress control: the whole read of one video
+    wall_s: float = 600.0  # all waiting for the decoders of one video
     stall_s: float = 60.0  # between two frames
     threads: int = 1  # decoder threads in each child
     ahead_bytes: int = 96 * MIB  # decoded frames that wait in a child; two may always
     niceness: int = 5  # how far a child gives way to who computes on its frames, 0 to 19
 
+    @property
+    def hang_s(self) -> float:
+        """How long a file may keep its reader busy: decoders, and all its bytes read once."""
+        return self.wall_s + 60.0 + self.max_bytes / SLOWEST_BYTES_PER_S
+
     def __post_init__(self) -> None:
         if self.max_pixels < 1 or self.threads < 1 or self.wall_s <= 0:
             raise ConfigError(f"decode limits must be positive, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """How the language model's weights were rounded. bits: of one, where the file says so."""
+
+    method: str
+    bits: int | None
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.bits} bits" if self.bits else self.method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """In what a model computes, and who does: with others, some of its words are others.
+
+    device: its kind, cpu or cuda. dtype: as torch names it. int8: the language model is rounded
+    when it is loaded. stored: how its files were. engine: of the language model; another one than
+    vidray's with its version.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    int8: bool = False
+    stored: Quantization | None = None
+    engine: str = OWN_ENGINE
+
+    @classmethod
+    def on(cls, device: str, *, int8: bool = False) -> "Numerics":
+        """Of one process: float32 on a CPU, where bfloat16 matmuls are slow; else bfloat16.
+
+        Attention scores of Qwen2-VL overflow float16 (huggingface/transformers #33294).
+        """
+        kind = device.partition(":")[0]
+        return cls(device=kind, dtype="float32" if kind == "cpu" else "bfloat16", int8=int8)
+
+    @property
+    def quantization(self) -> str | None:
+        """As rows call it."""
+        if self.int8:
+            return "int8"
+        return None if self.stored is None else str(self.stored)
+
+    def __str__(self) -> str:
+        by = "" if self.engine == OWN_ENGINE else f" by {self.engine}"
+        return f"{self.quantization or self.dtype} on {self.device}{by}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +128,7 @@ class ModelConfig:
     vision_end_id: int
     image_pad_id: int
     video_pad_id: int
+    quantization: Quantization | None = None
 
     @property
     def head_dim(self) -> int:

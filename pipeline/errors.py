@@ -7,6 +7,14 @@ from enum import StrEnum
 from typing import Any
 
 
+class Blame(StrEnum):
+    """Whom a failure accuses, before anybody has looked at how others fare."""
+
+    VIDEO = "video"  # intrinsic: what is in it, or what was asked of it
+    STORE = "store"  # perhaps where its bytes are
+    FLEET = "fleet"  # perhaps the processes that worked on it
+
+
 class FailureCode(StrEnum):
     """Why a video has a failure row instead of a result. The only list of codes."""
 
@@ -24,6 +32,7 @@ class FailureCode(StrEnum):
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_FRAMES = "too_many_frames"
     EMPTY_RANGE = "empty_range"
+    BEYOND_END = "beyond_end"
     DECODER_CRASH = "decoder_crash"
     DECODE_MEMORY = "decode_memory"
     DECODE_TIMEOUT = "decode_timeout"
@@ -32,12 +41,30 @@ class FailureCode(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_A_REGULAR_FILE = "not_a_regular_file"
     SOURCE_CHANGED = "source_changed"
+    SOURCE_UNREADABLE = "source_unreadable"
     BAD_PROMPT = "bad_prompt"
     PROMPT_TOO_LONG = "prompt_too_long"
     TOKEN_BUDGET = "token_budget"  # noqa: S105
     NONFINITE_LOGITS = "nonfinite_logits"
     UNPARSEABLE_OUTPUT = "unparseable_output"
     WORKER_LOST = "worker_lost"
+
+    @property
+    def blame(self) -> Blame:
+        """Only the video's own failures are committed without more ado: others may be innocent."""
+        return _SURROUNDINGS.get(self, Blame.VIDEO)
+
+
+_SURROUNDINGS = {
+    FailureCode.NOT_FOUND: Blame.STORE,
+    FailureCode.FORBIDDEN: Blame.STORE,
+    FailureCode.SOURCE_UNREADABLE: Blame.STORE,
+    FailureCode.DECODER_CRASH: Blame.FLEET,
+    FailureCode.DECODE_MEMORY: Blame.FLEET,
+    FailureCode.DECODE_TIMEOUT: Blame.FLEET,
+    FailureCode.DECODER_PROTOCOL: Blame.FLEET,
+    FailureCode.WORKER_LOST: Blame.FLEET,
+}
 
 
 class VidrayError(Exception):
@@ -52,7 +79,10 @@ class BadInput(VidrayError):
     """The video's or the request's own fault: permanent, becomes a failure row with `code`.
 
     `detail` is one sentence for people: what was wrong, the value, the limit; no paths.
+    sandbox: the measures of video/confinement.py that held the decoder, if one found it.
     """
+
+    sandbox: tuple[str, ...] = ()
 
     def __init__(self, code: FailureCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -64,12 +94,35 @@ class Transient(VidrayError):
     """A retry may succeed: a reset connection, a busy store, a worker that died."""
 
 
+class CallLost(Transient):
+    """A call did not arrive, or its answer did not; whoever was called may well live."""
+
+
+class Outage(Transient):
+    """Nobody gets through, or nobody is left to tell: the job stops, nothing innocent is lost.
+
+    Run it again once what it names is mended. Exit 1.
+    """
+
+
 class StoreError(VidrayError):
     """A store that cannot serve this job: the job stops, nothing is lost, run it again. Exit 1."""
 
 
+class StoreMissing(StoreError):
+    """There is no such bucket."""
+
+
 class StoreDenied(StoreError):
     """The store refuses the credentials or the permission."""
+
+
+class ObjectRefused(StoreError):
+    """The store answers a request for one object with a refusal that says nothing of itself."""
+
+
+class SourceAway(StoreError):
+    """A process does not see a file as whoever sent it there does: another node, another mount."""
 
 
 class StoreFull(StoreError):
@@ -89,6 +142,13 @@ class StreamError(VidrayError):
 
     Chunks mixed up between processes end here, before they could become words on the wrong video.
     """
+
+
+class SessionClosed(VidrayError):
+    """A question to a session that was closed: open the video in another."""
+
+    def __init__(self, message: str = "this session was closed: open the video again") -> None:
+        super().__init__(message)
 
 
 class ConfigError(VidrayError):

@@ -20,12 +20,16 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A stage is through with a chunk of this many temporal patches."""
+    """A stage is through with a chunk of this many temporal patches.
+
+    is_damaged: which of its frames are placeholders; of "read" alone.
+    """
 
     num_steps: int
     span: Span
     window_index: int
     chunk_index: int
+    is_damaged: tuple[bool, ...] = ()
 
     @property
     def stage(self) -> Stage:
@@ -36,7 +40,8 @@ class Moved:
 class Words:
     """Some more text of the answer to a request; all of it, in pieces, in order.
 
-    span: since the piece before, or since the request was put.
+    The last one may be empty. span: since the piece before, or since the request was put; its
+    num_tokens are those of the whole answer, and come with the last one.
     """
 
     request: Request

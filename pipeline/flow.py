@@ -1,12 +1,11 @@
 """How a video flows from stage to stage, wherever they are: in order, ahead, within credit."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from pipeline.config import VIDEO_BYTES
@@ -14,7 +13,9 @@ from pipeline.credit import Credit
 from pipeline.engine.ids import StreamId
 from pipeline.engine.question import Question, TextDelta
 from pipeline.events import Listener, Moved
-from pipeline.pool import Berth, Pool
+from pipeline.leases import Claim
+from pipeline.patience import Patience
+from pipeline.pool import Answering, Berth, Pool
 from pipeline.ports import Decoder, Encoded, Encoder, FrameReader, Frames, Opened, Read, Tokens
 from pipeline.served_model import ServedModel
 from pipeline.span import Span
@@ -23,12 +24,14 @@ from pipeline.types import ChunkSpan, SamplingPlan, Window
 from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 
+Holder = TypeVar("Holder", bound=Answering)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedChunk(Generic[Tokens]):
     """A token chunk and what it took to make it.
 
-    taken: to be called when the decoder has it, so that others may have the room it took.
+    taken: to be called when the decoder has it or never will, so that others may have its room.
     """
 
     place: ChunkSpan
@@ -44,6 +47,7 @@ class Flow(Generic[Frames, Tokens]):
     """Opens videos and streams on pools of readers, encoders and decoders.
 
     owner: whose streams they are, in every id. video_bytes: what one video may have on its way.
+    patience: with each video, whatever hangs.
     """
 
     def __init__(
@@ -56,18 +60,23 @@ class Flow(Generic[Frames, Tokens]):
         planner: Planner,
         owner: str = "local",
         video_bytes: int = VIDEO_BYTES,
+        patience: Patience | None = None,
     ) -> None:
         self.model = model
         self.video_bytes = video_bytes
+        self.patience = patience or Patience()
         self._readers, self.encoders, self._decoders = readers, encoders, decoders
         self._planner = planner
         self._owner, self._life = owner, uuid4().hex[:8]
-        self._numbers = itertools.count()
+        self._next_number = 0
+        self._held: set[StreamId] = set()  # open, in readers and decoders
 
-    async def open(self, source: Source) -> "Video[Frames, Tokens]":
-        """Open and plan a video: header and packet index only. Close it."""
-        berth = self._readers.least_loaded(load=1)
-        name = self._new_name()
+    async def open(self, source: Source, *, yields: bool = False) -> "Video[Frames, Tokens]":
+        """Open and plan a video: header and packet index only. Close it.
+
+        yields: as of StreamId, with all that is done for it.
+        """
+        berth, name = self._held_in(self._readers, load=1, yields=yields)
         try:
             with berth.calling() as reader:
                 opened = await reader.open(name, source)
@@ -77,13 +86,13 @@ class Flow(Generic[Frames, Tokens]):
             await berth.member.close(name)
             raise
 
-    async def stream(self, view: View | None) -> "DecoderStream[Tokens]":
+    async def stream(self, view: View | None, *, yields: bool = False) -> "DecoderStream[Tokens]":
         """Room in a decoder for a view, or for prompts of text alone. Close it."""
         media = self.model.prompts.media(view)
         num_tokens = sum(medium.num_tokens for medium in media)
         num_tokens += self.model.prompts.limits.question_tokens
-        berth = self._decoders.least_loaded(load=num_tokens)
-        stream = DecoderStream(berth, self._new_name(), view, num_tokens=num_tokens)
+        berth, name = self._held_in(self._decoders, load=num_tokens, yields=yields)
+        stream = DecoderStream(berth, name, view, num_tokens=num_tokens)
         try:
             with berth.calling() as decoder:
                 await decoder.open(stream.name, media)
@@ -110,8 +119,33 @@ class Flow(Generic[Frames, Tokens]):
         pools = (self._readers.ready(), self.encoders.ready(), self._decoders.ready())
         await asyncio.gather(*pools)
 
-    def _new_name(self) -> StreamId:
-        return StreamId(self._owner, self._life, next(self._numbers))
+    async def is_short(self) -> bool:
+        """Whether a stream waits for room in some decoder, whoever's it is."""
+        return any(await asyncio.gather(*(each.is_short() for each in self._decoders.members)))
+
+    def renew(self) -> None:
+        """Tell readers and decoders what is still held of them; they close the rest."""
+        numbers = frozenset(name.number for name in self._held)
+        claim = Claim(self._owner, self._life, numbers, below=self._next_number)
+        for reader in self._readers.members:
+            reader.renew(claim)
+        for decoder in self._decoders.members:
+            decoder.renew(claim)
+
+    def _held_in(
+        self, pool: Pool[Holder], *, load: int, yields: bool
+    ) -> tuple[Berth[Holder], StreamId]:
+        """A berth, and the name of what it is for, which is held until the berth is given back."""
+        berth = pool.least_loaded(load=load)
+        name = StreamId(self._owner, self._life, self._next_number, yields)
+        self._next_number += 1
+        self._held.add(name)
+
+        def give_back() -> None:
+            berth.give_back()
+            self._held.discard(name)
+
+        return replace(berth, give_back=give_back), name
 
 
 AnyFlow = Flow[Any, Any]  # of whoever does not care how chunks travel
@@ -129,6 +163,7 @@ class Video(Generic[Frames, Tokens]):
         planner: Planner,
     ) -> None:
         self.media, self.etag, self.size_bytes = opened.media, opened.etag, opened.size_bytes
+        self.sandbox = opened.sandbox
         self.plan = planner.plan(opened.media, source_id=opened.etag)
         self._flow = flow
         self._berth = berth
@@ -215,7 +250,9 @@ class _Ahead(Generic[Frames, Tokens]):
                 with self._reader.calling() as reader:
                     read = await reader.read(self._name, begins)
                 begins = None
-                self._tell(Moved(place.num_steps, read.span, window.index, place.index))
+                self._tell(
+                    Moved(place.num_steps, read.span, window.index, place.index, read.is_damaged)
+                )
                 left = len(window.chunks) - 1 - place.index
                 encoding = asyncio.create_task(self._encode(read.frames, left=left))
                 self._encoding.put_nowait((read, encoding))
@@ -224,7 +261,7 @@ class _Ahead(Generic[Frames, Tokens]):
 
     async def _encode(self, frames: Frames, *, left: int) -> Encoded[Tokens]:
         with self._encoder.calling() as encoder:
-            return await encoder.encode(frames, left=left)
+            return await encoder.encode(frames, left=left, yields=self._name.yields)
 
     async def _drop(self, reading: "asyncio.Task[None]") -> None:
         """Nobody wants what is still on its way."""

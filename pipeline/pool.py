@@ -58,7 +58,7 @@ class Pool(Generic[Member]):
         """
         count = len(self.members)
         in_turn = [(self._next + step) % count for step in range(count)]
-        present = [index for index in in_turn if index not in self._away] or in_turn
+        present = [index for index in in_turn if not self._is_away(index)] or in_turn
         chosen = min(present, key=self._loads.__getitem__)
         self._next = (chosen + 1) % count
         self._loads[chosen] += load
@@ -74,12 +74,16 @@ class Pool(Generic[Member]):
 
     def _lost(self, index: int) -> None:
         """Nobody is sent there until it answers."""
-        if index not in self._away or self._away[index].done():
+        if not self._is_away(index):
             self._away[index] = asyncio.get_running_loop().create_task(self._until_back(index))
+
+    def _is_away(self, index: int) -> bool:
+        """A look-out that ended with its loop, as between two runs of a program, is none."""
+        return index in self._away and not self._away[index].done()
 
     async def ready(self) -> None:
         """Return as soon as one member is present, however many are lost."""
-        while len(self._away) == len(self.members):
+        while all(map(self._is_away, range(len(self.members)))):
             await asyncio.wait(self._away.values(), return_when=asyncio.FIRST_COMPLETED)
 
     async def _until_back(self, index: int) -> None:

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from pipeline.engine.ids import StreamId
 from pipeline.engine.layout import PromptWindow
 from pipeline.engine.question import Question, TextDelta
+from pipeline.leases import Claim
 from pipeline.span import Span
 from pipeline.tasks.requests import View
 from pipeline.types import MediaInfo
@@ -29,11 +30,15 @@ Tokens_co = TypeVar("Tokens_co", covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An open video: what its header says, and which bytes it is."""
+    """An open video: what its header says, and which bytes it is.
+
+    sandbox: the measures of pipeline/video/confinement.py that held its decoder.
+    """
 
     media: MediaInfo
     etag: str
     size_bytes: int
+    sandbox: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,9 @@ class FrameReader(Protocol[Frames_co]):
     async def release(self, owner: str) -> None:
         """Close everything that this owner left open."""
 
+    def renew(self, claim: Claim) -> None:
+        """Hear what its holder still wants open, and close the rest of it; nobody waits."""
+
     async def ready(self) -> bool:
         """Wait until it can be called again after a loss; False when patience is at its end."""
 
@@ -75,8 +83,12 @@ class FrameReader(Protocol[Frames_co]):
 class Encoder(Protocol[Frames_contra, Tokens_co]):
     """Turns frames into tokens."""
 
-    async def encode(self, frames: Frames_contra, *, left: int) -> Encoded[Tokens_co]:
-        """The tokens of a chunk, in the order of the calls. left: chunks of its window after it."""
+    async def encode(
+        self, frames: Frames_contra, *, left: int, yields: bool = False
+    ) -> Encoded[Tokens_co]:
+        """The tokens of a chunk, in the order of the calls. left: chunks of its window after it.
+        yields: as of a StreamId.
+        """
 
     async def ready(self) -> bool:
         """As of a reader."""
@@ -86,7 +98,7 @@ class Decoder(Protocol[Tokens_contra]):
     """A language model that looks at videos and answers; as pipeline.engine explains it."""
 
     async def open(self, stream: StreamId, media: Sequence[PromptWindow]) -> None:
-        """Reserve a stream's tokens, waiting for room."""
+        """Reserve a stream's tokens, waiting for room; one that yields lets others go first."""
 
     async def prefill(
         self, stream: StreamId, tokens: Tokens_contra, *, number: int, left: int
@@ -103,6 +115,12 @@ class Decoder(Protocol[Tokens_contra]):
 
     async def release(self, owner: str) -> None:
         """Close everything that this owner left open."""
+
+    async def is_short(self) -> bool:
+        """Whether a stream waits for room."""
+
+    def renew(self, claim: Claim) -> None:
+        """As of a reader."""
 
     async def ready(self) -> bool:
         """As of a reader."""

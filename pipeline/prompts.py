@@ -49,6 +49,10 @@ class Prompts:
             for request, before in zip(requests, earlier or ((),) * len(requests), strict=True)
         ]
 
+    def conversation(self, turns: Sequence[tuple[str, str]]) -> Run:
+        """Earlier questions and answers as `questions` takes them; none if there are no turns."""
+        return self.layout.conversation(turns)
+
     def max_parts(self, max_new_tokens: int) -> int:
         """How many texts of that many tokens fit one prompt of text alone; at least 2."""
         room = self.limits.question_tokens - max_new_tokens - PROMPT_SLACK

@@ -5,30 +5,15 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import EngineLimits, Sampling
+from pipeline.config import EngineLimits, Numerics, Sampling
 from pipeline.families.qwen2_vl.chat import ChatLayout
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.generation_config import load_generation
 from pipeline.families.qwen2_vl.sampling import load_family
-from pipeline.model.declared import row_flags
-from pipeline.model.digest import digest, display_name
 from pipeline.model.tokenizer import Tokenizer
+from pipeline.model_identity import ModelIdentity
 from pipeline.prompts import Prompts
 from pipeline.video.family import Family
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Who made a row. flags: of every row it makes."""
-
-    name: str
-    digest: str
-    flags: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, folder: Path, *, int8: bool = False) -> "ModelIdentity":
-        """Of the model in this folder; CheckpointError if it cannot be read."""
-        return cls(display_name(folder, int8=int8), digest(folder), row_flags(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +36,13 @@ class ServedModel:
         folder: Path,
         *,
         limits: EngineLimits | None = None,
-        int8: bool = False,
-        dtype: torch.dtype = torch.float32,
+        numerics: Numerics | None = None,
     ) -> "ServedModel":
         """Of the model in this folder; CheckpointError if it cannot be trusted."""
-        generation = load_generation(folder)
+        generation, numerics = load_generation(folder), numerics or Numerics()
+        dtype: torch.dtype = getattr(torch, numerics.dtype)
         return cls(
-            identity=ModelIdentity.of(folder, int8=int8),
+            identity=ModelIdentity.of(folder, numerics=numerics),
             prompts=Prompts(ChatLayout(Tokenizer.load(folder)), limits or EngineLimits()),
             sampling=generation.sampling,
             eos_ids=generation.eos_ids,

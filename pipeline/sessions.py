@@ -3,17 +3,30 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from uuid import uuid4
 
 from pipeline.config import SessionLimits
 from pipeline.errors import Transient
 from pipeline.flow import AnyFlow
 from pipeline.session import Session
+from pipeline.types import MediaInfo, SamplingPlan
 from pipeline.video.source import Source
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """A video that stays open, by whatever way one talks to it."""
+
+    session_id: str
+    media: MediaInfo
+    plan: SamplingPlan
+
+
 class Sessions:
-    """Opens sessions under ids; makes idle ones give way, first those that are idle longest."""
+    """Opens sessions under ids; makes idle ones give way, first those that are idle longest: to
+    their limits, and to whoever waits for room.
+    """
 
     def __init__(self, flow: AnyFlow, limits: SessionLimits | None = None) -> None:
         self._flow = flow
@@ -28,11 +41,16 @@ class Sessions:
 
     async def open(self, source: Source) -> tuple[str, Session]:
         """Open a video; its id is good until it is closed or forgotten. Raises BadInput."""
-        session = Session(self._flow, source, on_idle=self._on_idle)
+        session = Session(self._flow, source, on_idle=self._on_idle, on_waiting=self.give_way)
         await session.open()
         session_id = uuid4().hex
         self._sessions[session_id] = session
         return session_id, session
+
+    async def opened(self, source: Source) -> OpenedSession:
+        """The same for whoever is not where the session is."""
+        session_id, session = await self.open(source)
+        return OpenedSession(session_id, session.media, session.plan)
 
     @asynccontextmanager
     async def using(self, session_id: str) -> AsyncIterator[Session]:
@@ -66,6 +84,18 @@ class Sessions:
                 break
             held -= longest.num_tokens
             self._do(longest.rest)
+
+    @property
+    def holds_idle(self) -> bool:
+        """Whether one that nobody asks right now holds something in a decoder."""
+        return any(session.num_tokens for session in self._idle)
+
+    async def give_way(self) -> None:
+        """Somebody waits for room: of those who idle with something, the longest idle frees it."""
+        holding = (session for session in self._idle if session.num_tokens)
+        longest = next(holding, None)
+        if longest is not None:
+            await longest.rest()
 
     async def _forget(self, session: Session) -> None:
         for session_id in [key for key, each in self._sessions.items() if each is session]:

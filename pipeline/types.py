@@ -10,11 +10,13 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # seconds to import, and most commands see no pixel
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +249,12 @@ class FrameChunk:
     window_index: int
     index: int
     geometry: Geometry
-    frames: Tensor = field(repr=False)
+    frames: "Tensor" = field(repr=False)
     is_damaged: tuple[bool, ...]
 
     def __post_init__(self) -> None:
+        import torch  # noqa: PLC0415 - whoever has frames has loaded it
+
         frames = self.frames
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(f"expected (T, H, W, 3) uint8: {frames.shape = } {frames.dtype = }")
@@ -277,4 +281,4 @@ class TokenChunk:
     plan_hash: str
     window_index: int
     index: int
-    tokens: Tensor = field(repr=False)
+    tokens: "Tensor" = field(repr=False)

@@ -3,10 +3,13 @@
 python -m tests.batch_command JOB.yaml [kill|full POINT COUNT]
 When it passes POINT the COUNT-th time it dies by SIGKILL (kill), or no file of it can grow beyond
 a few bytes any more, which it meets as a full disk (full).
+python -m tests.batch_command JOB.yaml wait POINT,POINT
+At each of these points it stays until it reads a line.
 """
 
 import resource
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from jobs.batch.job import make_job
@@ -29,7 +32,18 @@ def fill_at(point: CommitPoint, count: int) -> Checkpoint:
     return checkpoint
 
 
+def wait_at(points: Collection[CommitPoint]) -> Checkpoint:
+    def checkpoint(here: CommitPoint) -> None:
+        if here in points:
+            sys.stdin.readline()
+
+    return checkpoint
+
+
 def main(file: str, action: str = "", point: str = "", count: str = "1") -> int:
+    if action == "wait":
+        checkpoint = wait_at([CommitPoint(each) for each in point.split(",")])
+        return run(make_job(Path(file), {}), events=None, checkpoint=checkpoint)
     meet = {"kill": kill_at, "full": fill_at}.get(action)
     checkpoint = meet(CommitPoint(point), int(count)) if meet else pass_by
     return run(make_job(Path(file), {}), events=None, checkpoint=checkpoint)

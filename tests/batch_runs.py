@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jobs.lab.bench.s3_server import ACCESS_KEY, SECRET_KEY
+from jobs.lab.bench.s3_server import KEYS
 from pipeline.store.fsck import fsck
 from pipeline.store.objects import ObjectStore
 from pipeline.store.rows import read_rows
@@ -22,9 +22,8 @@ DEADLINE_S = 600
 
 
 def environment(endpoint: str | None = None, **more: str) -> dict[str, str]:
-    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     place = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
-    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | keys | place | more
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | KEYS | place | more
 
 
 def vidray(*arguments: object, endpoint: str | None = None) -> "subprocess.CompletedProcess[str]":

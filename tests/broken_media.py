@@ -172,6 +172,62 @@ def _edited(moov: bytes, edts: bytes) -> bytes:
     return _box(b"moov", b"".join(boxes))
 
 
+def with_two_descriptions(folder: Path, clips: tuple[Clip, Clip]) -> Path:
+    """An mp4 whose pictures are those of one clip, then of another: a description for each.
+
+    They are coded in the order that they are shown in, at one rate.
+    """
+    parts = [make(folder, clip, f"described{place}") for place, clip in enumerate(clips)]
+    files = [dict(_boxes(part.read_bytes())) for part in parts]
+    tables = [dict(_boxes(_within(file[b"moov"], *_TO_TABLES))) for file in files]
+    packets = [packets_of(part) for part in parts]
+    head = _box(b"ftyp", files[0][b"ftyp"])
+    chunks = [b"".join(packet.data for packet in part) for part in packets]
+    ticks = int.from_bytes(tables[0][b"stts"][12:16], "big")
+    coded = [packet for part in packets for packet in part]
+    starts = [len(head) + 8, len(head) + 8 + len(chunks[0])]
+    keys = [number for number, packet in enumerate(coded, 1) if packet.is_key]
+    both = {
+        b"stsd": [0, 2, tables[0][b"stsd"][8:], tables[1][b"stsd"][8:]],
+        b"stts": [0, 1, len(coded), ticks],
+        b"stsc": [0, 2, 1, len(packets[0]), 1, 2, len(packets[1]), 2],
+        b"stss": [0, len(keys), *keys],
+        b"stsz": [0, 0, len(coded), *(len(packet.data) for packet in coded)],
+        b"stco": [0, 2, *starts],
+    }
+    table = b"".join(_box(name, b"".join(map(_field, fields))) for name, fields in both.items())
+    moov = _with_tables(files[0][b"moov"], table)
+    path = folder / "described.mp4"
+    path.write_bytes(head + _box(b"mdat", b"".join(chunks)) + _box(b"moov", moov))
+    return path
+
+
+_TO_TABLES = (b"trak", b"mdia", b"minf", b"stbl")
+
+
+def _within(data: bytes, *names: bytes) -> bytes:
+    for name in names:
+        data = dict(_boxes(data))[name]
+    return data
+
+
+def _with_tables(data: bytes, table: bytes) -> bytes:
+    """The same boxes with another stbl, and no edits."""
+    changed = {
+        name: table
+        if name == b"stbl"
+        else _with_tables(body, table)
+        if name in _TO_TABLES
+        else body
+        for name, body in _boxes(data)
+    }
+    return b"".join(_box(name, body) for name, body in changed.items() if name != b"edts")
+
+
+def _field(value: int | bytes) -> bytes:
+    return value if isinstance(value, bytes) else struct.pack(">I", value)
+
+
 def _box(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", 8 + len(body)) + name + body
 
@@ -197,6 +253,55 @@ def overwrite(path: Path, packets: Iterable[Coded], *, keep: int, value: int) ->
     return path
 
 
+def punch(path: Path, packet: Coded) -> Path:
+    """Leave zeros shortly before this packet's end, as what was never fetched or written does."""
+    data = bytearray(path.read_bytes())
+    end = data.index(packet.data) + len(packet.data)
+    data[end - 10 : end - 4] = bytes(6)
+    path.write_bytes(data)
+    return path
+
+
+_PIECE = 188  # bytes of a transport stream's packet
+_FIRST_PID = 0x100
+
+
+def _pieces_of(data: bytes, picture: int) -> list[int]:
+    """Where the packets of a transport stream lie that carry one picture."""
+    carriers: list[list[int]] = []
+    for at in range(0, len(data), _PIECE):
+        head = int.from_bytes(data[at + 1 : at + 3], "big")
+        if head & 0x1FFF != _FIRST_PID:
+            continue
+        if head & 0x4000:  # a picture begins
+            carriers.append([])
+        carriers[-1].append(at)
+    return carriers[picture]
+
+
+def lose_pieces(path: Path, picture: int, pieces: slice) -> Path:
+    """Leave out some packets of a transport stream: of those that carry one picture."""
+    data = path.read_bytes()
+    lost = {*_pieces_of(data, picture)[pieces]}
+    kept = (data[at : at + _PIECE] for at in range(0, len(data), _PIECE) if at not in lost)
+    path.write_bytes(b"".join(kept))
+    return path
+
+
+def empty_pieces(path: Path, picture: int, *, keep: int) -> Path:
+    """Overwrite a picture in a transport stream but for its first bytes."""
+    data = bytearray(path.read_bytes())
+    for at in _pieces_of(data, picture):
+        start = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+        if data[at + 1] & 0x40:
+            start += 9 + data[start + 8]  # the head of what is cut into packets
+        kept = min(keep, at + _PIECE - start)
+        data[start + kept : at + _PIECE] = bytes(at + _PIECE - start - kept)
+        keep -= kept
+    path.write_bytes(data)
+    return path
+
+
 def with_sound(folder: Path, clip: Clip, *, suffix: str, video_at_s: float, sound_s: float) -> Path:
     """The clip beside a tone that starts with the file."""
     source = make(folder, clip, "silent")
@@ -208,9 +313,71 @@ def with_sound(folder: Path, clip: Clip, *, suffix: str, video_at_s: float, soun
     return target
 
 
+def cut_at_keyframe(source: Path, path: Path) -> Path:
+    """What follows the second keyframe, as it was coded: what refers to the first part as well."""
+    with av.open(str(source)) as whole, av.open(str(path), "w", format=FORMATS[path.suffix]) as cut:
+        [stream] = whole.streams.video
+        copied = cut.add_stream_from_template(stream)
+        num_keys = 0
+        for packet in whole.demux(stream):
+            num_keys += packet.is_keyframe
+            if packet.size and num_keys > 1:
+                packet.stream = copied
+                cut.mux(packet)
+    return path
+
+
 def joined(folder: Path, clips: Sequence[Clip]) -> Path:
     """Transport streams one behind the other, byte for byte."""
     parts = [make(folder, clip, f"part{place}") for place, clip in enumerate(clips)]
     path = folder / "joined.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
+
+
+# Cropping: a red border that no player shows.
+
+
+def clean_aperture(folder: Path) -> Path:
+    """A clip in mp4 whose border is outside its clean aperture."""
+    padded = _bordered(folder, "pad=160:96:16:16:red", ".mp4")
+    path = folder / "cropped.mp4"
+    path.write_bytes(_with_clean_aperture(padded.read_bytes(), width=128, height=64))
+    return path
+
+
+def pixel_crop(folder: Path) -> Path:
+    """A clip in Matroska that is to be cropped left and right.
+
+    The display's width and height, written for pixels that are not square, make room for that.
+    """
+    padded, wide = _bordered(folder, "pad=160:64:16:0:red", ".mkv"), folder / "wide.mkv"
+    # A checksum would not fit what is patched.
+    ffmpeg("-i", str(padded), "-c", "copy", "-aspect", "5", "-write_crc32", "0", str(wide))
+    data = wide.read_bytes()
+    for display, cropped in ((b"\x54\xb0", b"\x54\xcc"), (b"\x54\xba", b"\x54\xdd")):
+        at = data.index(display, data.index(b"\x16\x54\xae\x6b"))  # within Tracks
+        size = data[at + 2] & 0x7F
+        value = (16).to_bytes(size, "big")
+        data = b"".join((data[:at], cropped, data[at + 2 : at + 3], value, data[at + 3 + size :]))
+    path = folder / "cropped.mkv"
+    path.write_bytes(data)
+    return path
+
+
+def _bordered(folder: Path, pad: str, suffix: str) -> Path:
+    source, padded = make(folder, Clip()), folder / f"padded{suffix}"
+    ffmpeg("-i", str(source), "-vf", pad, "-c:v", "libx264", "-qp", "0", str(padded))
+    return padded
+
+
+def _with_clean_aperture(data: bytes, *, width: int, height: int) -> bytes:
+    """An mp4 whose `moov` comes last, with a clean aperture in the middle of its picture."""
+    clap = struct.pack(">I4sIIIIiIiI", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    at = data.index(b"avcC") - 4
+    grown = bytearray(data[:at] + clap + data[at:])
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        size_at = data.index(name, data.rindex(b"moov")) - 4
+        size = int.from_bytes(grown[size_at : size_at + 4], "big") + len(clap)
+        grown[size_at : size_at + 4] = size.to_bytes(4, "big")
+    return bytes(grown)

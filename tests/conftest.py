@@ -1,15 +1,26 @@
 """What every test gets: one thread, its own random state, and the tiny reference checkpoints."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from jobs import cli
 from jobs.lab.bench.s3_server import S3Server
 from pipeline.families.qwen2_vl.model import Qwen2VL
+from tests.tiny_folder import write_folder
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 
 torch.set_num_threads(1)
+
+Vidray = Callable[..., tuple[int, str, str]]  # arguments; exit code, output, errors
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes go first: the last one to begin is waited for with a core idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +52,12 @@ def default_reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 
 @pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder to name and to read; who changes one writes a folder of its own."""
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server for the whole run; tests write under prefixes of their own."""
     server = S3Server(tmp_path_factory.mktemp("s3") / "server")
@@ -49,3 +66,26 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def vidray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vidray:
+    """The command line in this process."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vidray", *map(str, arguments)])
+        code = int(cli._run())
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Names that are not UTF-8 would end a worker of xdist, which sends home what was captured."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

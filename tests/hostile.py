@@ -304,10 +304,10 @@ CASES = {
     "bgr": Case(
         match=33, build=clip(codec="ffv1", suffix=".mkv", pixel_format="bgr0")
     ),
-    "huffyuv": Case(
+    "flashsv": Case(
         match=34,
         build=by_ffmpeg(
-            "a.avi", "-f", "lavfi", "-i", "testsrc=size=64x48:duration=1", "-c:v", "huffyuv"
+            "a.flv", "-f", "lavfi", "-i", "testsrc=size=64x48:duration=1", "-c:v", "flashsv"
         ),
         outcome="unsupported_codec",
     ),

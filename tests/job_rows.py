@@ -1,5 +1,6 @@
 """A small job whose rows are made by hand: what is done with output needs no model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.store.commit import Part, commit_part, finish
@@ -9,6 +10,8 @@ from pipeline.store.objects import ObjectStore
 from pipeline.tasks.records import Record, to_table
 from tests.batch_driver import SPEC
 from tests.report_rows import ATTACK, bad_row, good_row
+
+LEFT = {".txt": 3, ".rm": 1}  # beside the videos
 
 
 def records() -> list[Record]:
@@ -21,10 +24,13 @@ def records() -> list[Record]:
     ]
 
 
-def commit_job(store: ObjectStore, *, parts: tuple[int, ...] = (0, 1)) -> JobPlan:
-    """Commit these of the job's two parts; with both it is finished."""
-    plan = open_job(store, SPEC, (Item(uri=record.uri) for record in records()))
-    by_id = {record.video_id: record for record in records()}
+def commit_job(
+    store: ObjectStore, *, parts: tuple[int, ...] = (0, 1), rows: Sequence[Record] = ()
+) -> JobPlan:
+    """Commit these of the job's parts, of these rows or records(); with all it is finished."""
+    rows = rows or records()
+    plan = open_job(store, SPEC, (Item(uri=record.uri) for record in rows), passed_over=LEFT)
+    by_id = {record.video_id: record for record in rows}
     for index in parts:
         ids = tuple(item.video_id for item in PlannedItems(store, plan).part(index))
         part = Part(job_id=plan.job_id, index=index, video_ids=ids, attempt="a")

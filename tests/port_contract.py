@@ -25,6 +25,7 @@ from pipeline.video.plan import Planner
 from pipeline.video.source import Source
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
+from tests.tiny_model import Tiny
 
 DEADLINE_S = 100
 LIMITS = EngineLimits(max_tokens=4_096, question_tokens=512)
@@ -37,7 +38,9 @@ TASKS = Tasks(
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The parts under test. open_streams: of the decoder, asked from outside the port."""
+    """The parts under test. open_streams: of the decoder, asked from outside the port; those that
+    wait to be open, too.
+    """
 
     reader: FrameReader[Any]
     encoder: Encoder[Any, Any]
@@ -55,8 +58,8 @@ class Scene:
     planner: Planner
 
     @classmethod
-    def make(cls, folder: Path) -> "Scene":
-        checkpoint = write_folder(folder / "model", max_pixels=CHUNKED_PIXELS)
+    def make(cls, folder: Path, shape: Tiny | None = None) -> "Scene":
+        checkpoint = write_folder(folder / "model", shape, max_pixels=CHUNKED_PIXELS)
         model = ServedModel.load(checkpoint, limits=LIMITS)
         planner = Planner(family=model.family, options=PlanOptions(fps=6.0))
         source = Source.of(make(folder, Clip(num_frames=36, **CHUNKED)))
@@ -224,6 +227,34 @@ class PortContract:
             with pytest.raises(BadInput) as refused:
                 await ports.decoder.open(name(2), media)
             assert refused.value.code is FailureCode.TOKEN_BUDGET
+
+        run(work())
+
+    def test_who_yields_is_let_in_after_who_does_not(self, ports: Ports, scene: Scene):
+        async def work() -> None:
+            async with opened(ports, scene) as view:
+                media = scene.model.prompts.media(view)
+            num_tokens = sum(medium.num_tokens for medium in media)
+            room = LIMITS.max_tokens - LIMITS.question_tokens
+            most = list(media) * (room // num_tokens)  # so there is none for a second one
+            order: list[StreamId] = []
+
+            async def pass_through(stream: StreamId) -> None:
+                await ports.decoder.open(stream, most)
+                order.append(stream)
+                await ports.decoder.close(stream)
+
+            batch, request = replace(name(2), yields=True), name(3)
+            await ports.decoder.open(name(1), most)
+            passing = [asyncio.create_task(pass_through(each)) for each in (batch, request)]
+            while not {batch, request} <= set(await ports.open_streams()):  # both were heard
+                await asyncio.sleep(0.01)
+            assert await ports.decoder.is_short()
+            await ports.decoder.close(name(1))
+            await asyncio.gather(*passing)
+            assert order == [request, batch]
+            assert not await ports.decoder.is_short()
+            await until_closed(ports)
 
         run(work())
 

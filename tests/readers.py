@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.video.reader import is_installed
+from pipeline.video.libraries import is_installed
 
 NEEDS_DECORD = pytest.mark.skipif(not is_installed("decord"), reason="decord has no wheel here")
 READERS = ("pyav", pytest.param("decord", marks=NEEDS_DECORD))

@@ -29,6 +29,9 @@ class MemoryStore:
     def uri(self) -> str:
         return "memory"
 
+    def describe(self, key: str) -> str:
+        return f"memory: {key}"
+
     def head(self, key: str) -> ObjectInfo:
         if check_key(key) not in self.objects:
             raise BadInput(FailureCode.NOT_FOUND, "no such object")
@@ -65,6 +68,9 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    def move(self, key: str, to: str) -> None:
+        self.objects[to] = self.objects.pop(key)
+
 
 class FaultyStore:
     """Passes calls on, and fails the one numbered fail_at, once.
@@ -82,6 +88,9 @@ class FaultyStore:
     @property
     def uri(self) -> str:
         return self._inner.uri
+
+    def describe(self, key: str) -> str:
+        return self._inner.describe(key)
 
     def head(self, key: str) -> ObjectInfo:
         with _Call(self):
@@ -115,6 +124,10 @@ class FaultyStore:
     def delete(self, key: str) -> None:
         with _Call(self):
             self._inner.delete(key)
+
+    def move(self, key: str, to: str) -> None:
+        with _Call(self):
+            self._inner.move(key, to)
 
 
 class _Call:

@@ -80,8 +80,8 @@ def new_rank(
     return Rank(model.language, tiny_tokenizer(), eos_ids=eos, limits=limits)
 
 
-def stream_id(number: int, *, owner: str = "test") -> StreamId:
-    return StreamId(owner, "", number)
+def stream_id(number: int, *, owner: str = "test", yields: bool = False) -> StreamId:
+    return StreamId(owner, "", number, yields)
 
 
 class Asking:

@@ -1,55 +1,5 @@
-"""An event loop whose clock moves only when everybody waits: no test of times can be late."""
+"""The virtual clock, for tests: see jobs/lab/simulate/virtual_time.py."""
 
-import asyncio
-import selectors
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
-from typing import Any
+from jobs.lab.simulate.virtual_time import VirtualLoop, run_virtually
 
-
-class _Selector(selectors.DefaultSelector):
-    """Instead of sleeping, lets the clock jump to where the sleep would have ended."""
-
-    now_s = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout is None:
-            raise RuntimeError("everybody waits and nobody will wake them")
-        self.now_s += max(timeout, 0.0)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Executors run at once, one call at a time each, and take the seconds that calls `spend`."""
-
-    def __init__(self) -> None:
-        self._clock = _Selector()
-        super().__init__(self._clock)
-        self._spent_s = 0.0
-        self._locks: dict[int, asyncio.Lock] = {}
-
-    def time(self) -> float:
-        return self._clock.now_s
-
-    def spend(self, seconds: float) -> None:
-        """Called by work in an executor: it takes that much longer."""
-        self._spent_s += seconds
-
-    def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> "asyncio.Future[Any]":
-        return self.create_task(self._run(executor, func, *args))
-
-    async def _run(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:
-        async with self._locks.setdefault(id(executor), asyncio.Lock()):
-            self._spent_s = 0.0
-            result = func(*args)
-            seconds, self._spent_s = self._spent_s, 0.0
-            await asyncio.sleep(seconds)
-            return result
-
-
-def run_virtually(work: Coroutine[Any, Any, Any], loop: VirtualLoop | None = None) -> Any:
-    """Run to the end in a virtual loop; returns the result."""
-    with asyncio.Runner(loop_factory=lambda: loop or VirtualLoop()) as runner:
-        return runner.run(work)
+__all__ = ["VirtualLoop", "run_virtually"]

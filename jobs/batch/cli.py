@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from jobs.batch.job import Job
 from jobs.batch.job_flags import takes_job
+from jobs.progress import speaks
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: an archive in, one row per video out.")
 results = typer.Typer()
@@ -43,8 +45,12 @@ def submit(job: Job) -> int:
 
 
 @app.command()
+@speaks
 def status(out: Out, address: Address = None) -> int:
-    """Say how far a job is, from its output; with --address what the cluster knows of it, too."""
+    """Say how far a job is, from its output; with --address what the cluster knows of it, too.
+
+    Exit code 0: finished; 3: finished, some rows say why they failed; 1: not finished.
+    """
     from jobs.batch.status import run  # noqa: PLC0415 - likewise
 
     if address is not None:
@@ -55,6 +61,7 @@ def status(out: Out, address: Address = None) -> int:
 
 
 @app.command()
+@speaks
 def logs(
     out: Out,
     address: Address = None,
@@ -67,6 +74,7 @@ def logs(
 
 
 @app.command()
+@speaks
 def cancel(out: Out, address: Address = None) -> int:
     """Stop a submitted job at the end of its parts under way; submitting it again goes on."""
     from jobs.batch.remote import cancel  # noqa: PLC0415 - likewise
@@ -75,19 +83,32 @@ def cancel(out: Out, address: Address = None) -> int:
 
 
 @results.command()
+@speaks
 def fsck(
+    progress: Console,
     out: Out,
     clean: Annotated[
         bool, typer.Option("--clean", help="Delete what no plan names, once it is a day old.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Move what is damaged to damaged/ in the output; running the job makes it again.",
+        ),
+    ] = False,
 ) -> int:
-    """Compare a job's output with its plan, byte by byte."""
+    """Compare a job's output with its plan, byte by byte.
+
+    Exit code 0: finished; 3: finished, some rows say why they failed; 1: not finished, or damaged.
+    """
     from jobs.batch.verify import run  # noqa: PLC0415 - pyarrow and minio take a second to import
 
-    return run(out, clean=clean)
+    return run(out, clean=clean, repair=repair, progress=progress)
 
 
 @results.command()
+@speaks
 def tables(out: Out) -> int:
     """Derive flat captions, answers and boxes next to a job's rows."""
     from jobs.batch.tables import run  # noqa: PLC0415 - likewise
@@ -96,29 +117,45 @@ def tables(out: Out) -> int:
 
 
 @results.command()
+@speaks
 def show(
     out: Out,
     name: Annotated[
-        str | None, typer.Argument(metavar="[URI]", help="A video's uri, its end, or its id.")
+        str | None, typer.Argument(metavar="URI", help="A video's uri, its end, or its id.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Lines, where no video is named.")] = 100,
-    json: Annotated[bool, typer.Option("--json", help="One JSON record per line.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only where something failed, an answer or a box too.")
+    ] = False,
+    code: Annotated[str | None, typer.Option(help="Only where this failed, as truncated.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Only where a name, a question or an answer has this text.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON record per line, every digit of it.")
+    ] = False,
 ) -> int:
-    """Print what a job said of its videos."""
-    from jobs.batch.show import run  # noqa: PLC0415 - likewise
+    """Print what a job said of its videos.
 
-    return run(out, name, limit=limit, json=json)
+    Of all a line each; of one everything.
+    """
+    from jobs.batch.show import RowFilter, run  # noqa: PLC0415 - likewise
+
+    wanted = RowFilter(failed=failed, code=code, search=search)
+    return run(out, name, wanted=wanted, limit=limit, json=json)
 
 
 @results.command()
+@speaks
 def replay(
+    progress: Console,
     out: Out,
     name: Name,
     model: Annotated[
         Path | None, typer.Option(help="The folder the job was run with, if not vidray-demo.")
     ] = None,
 ) -> int:
-    """Make one row again from what its job recorded; say whether it is the same."""
+    """Make one row again, and say whether it is the same."""
     from jobs.batch.replay import run  # noqa: PLC0415 - torch takes seconds to import
 
-    return run(out, name, model=model)
+    return run(out, name, model=model, progress=progress)

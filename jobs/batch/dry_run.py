@@ -4,127 +4,84 @@ The archive is listed to its end; headers are read of a sample, and the rest is 
 Nothing is written.
 """
 
-import random
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 
 from actors.profile import Profile
-from jobs.batch.method import source_of
 from jobs.batch.prepare import Prepared
 from jobs.exits import Exit
 from jobs.machine import matmul_seconds, read_bytes_per_second
-from pipeline.errors import BadInput, ConfigError
+from jobs.plan.load import Asking
+from jobs.plan.scan import Scan, Scanner
+from jobs.printable import printable
+from pipeline.errors import ConfigError
+from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.sampling import load_family
 from pipeline.model.check import check_model
-from pipeline.store.archive import Archive
-from pipeline.store.items import Item
+from pipeline.store.job_plan import no_videos
 from pipeline.store.open import S3_SCHEME
-from pipeline.types import SamplingPlan
+from pipeline.store.passed_over import PassedOver, describe_passed_over
 from pipeline.video.plan import Planner
-from pipeline.video.reader import probe
 
 MAX_SAMPLED = 32
 MAX_SAMPLED_S3 = 4  # these are read whole: a header may stand at the end
 SIDE = 1024  # of the matmul that is timed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """A whole job, from its listing and a sample of headers."""
-
-    num_videos: int
-    num_parts: int
-    num_sampled: int
-    num_unreadable: int  # of the sample
-    seconds: float  # of video, over all videos; so are the next two
-    frames: float
-    tokens: float
-
-
 def dry_run(prepared: Prepared, profile: Profile) -> int:
     """Print the forecast; returns the exit code. ConfigError where there is no video."""
-    forecast = forecast_of(prepared)
-    whole = "all read" if forecast.num_sampled == forecast.num_videos else "the rest taken as alike"
+    scan = forecast_of(prepared)
+    load, per_part = scan.load, prepared.spec.items_per_part
+    whole = "all read" if scan.is_whole else "the rest taken as alike"
+    unreadable = sum(scan.codes.values())
     lines = {
-        "videos": f"{forecast.num_videos:,}",
-        "headers": f"{forecast.num_sampled} sampled, {forecast.num_unreadable} of them unreadable, "
-        + whole,
-        "seconds": f"{forecast.seconds:,.0f}",
-        "frames": f"{forecast.frames:,.0f}",
-        "tokens": f"{forecast.tokens:,.0f} of video",
-        "parts": f"{forecast.num_parts:,} of {prepared.spec.items_per_part} videos",
-        "time": _time(prepared, profile, forecast),
+        "videos": f"{scan.num_videos:,}",
+        "headers": f"{scan.num_sampled} sampled, {unreadable} of them unreadable, {whole}",
+        "seconds": f"{load.seconds:,.0f}",
+        "frames": f"{load.frames:,.0f}",
+        "tokens": f"{load.tokens:,.0f} of video",
+        "parts": f"{-(-scan.num_videos // per_part):,} of {per_part} videos",
+        "time": _time(prepared, profile, scan),
     }
+    if scan.passed_over:
+        lines["others"] = describe_passed_over(scan.passed_over)
     for name, value in lines.items():
-        print(f"{name:8} {value}")
+        print(f"{name:8} {printable(value)}")
     return Exit.OK
 
 
-def forecast_of(prepared: Prepared) -> Forecast:
+def forecast_of(prepared: Prepared) -> Scan:
     """List everything, keep a fair sample of it, read the sample's headers."""
-    size = MAX_SAMPLED_S3 if prepared.spec.source.startswith(S3_SCHEME) else MAX_SAMPLED
-    num_videos, sample = sampled(prepared.items(), size=size)
-    if not num_videos:
-        raise ConfigError(f"no videos in {prepared.spec.source}")
-    plans = list(_plans(prepared, sample))
-    share = num_videos / len(sample)
-    return Forecast(
-        num_videos=num_videos,
-        num_parts=-(-num_videos // prepared.spec.items_per_part),
-        num_sampled=len(sample),
-        num_unreadable=len(sample) - len(plans),
-        seconds=share * sum(plan.windows[-1].end_s - plan.windows[0].start_s for plan in plans),
-        frames=share * sum(plan.num_frames for plan in plans),
-        tokens=share * sum(plan.num_tokens for plan in plans),
+    passed_over, method = PassedOver(), prepared.method
+    asking = Asking.of(load_config(prepared.checkpoint), method.tasks)
+    scanner = Scanner(
+        planner=Planner(family=load_family(prepared.checkpoint), options=method.options),
+        limits=prepared.limits,
+        asking=lambda item: replace(asking, tasks=method.tasks_for(item)),
+        archive=prepared.archive,
+        copies=prepared.job.copies,
     )
+    most = MAX_SAMPLED_S3 if prepared.spec.source.startswith(S3_SCHEME) else MAX_SAMPLED
+    scan = scanner.scan(prepared.items(passed_over), most=most, passed_over=passed_over)
+    if not scan.num_videos:
+        raise ConfigError(no_videos(prepared.spec.source, passed_over))
+    return scan
 
 
-def sampled(items: Iterable[Item], *, size: int) -> tuple[int, list[Item]]:
-    """How many items there are, and `size` of them, each as likely as any other."""
-    chance = random.Random(0)  # noqa: S311 - the same sample each time is what is wanted
-    sample: list[Item] = []
-    count = 0
-    for count, item in enumerate(items, start=1):  # noqa: B007 - the last count is the result
-        if len(sample) < size:
-            sample.append(item)
-        elif (place := chance.randrange(count)) < size:
-            sample[place] = item
-    return count, sample
-
-
-def _plans(prepared: Prepared, sample: list[Item]) -> Iterator[SamplingPlan]:
-    """The plans of the sampled videos that have one."""
-    planner = Planner(family=load_family(prepared.checkpoint), options=prepared.method.options)
-    with tempfile.TemporaryDirectory(prefix="vidray-", dir=prepared.job.copies) as folder:
-        archive = Archive(s3=prepared.s3, folder=folder, max_bytes=prepared.limits.max_bytes)
-        for item in sample:
-            try:
-                with archive.open(item) as copy:
-                    source = source_of(item, path=Path(copy.path))
-                    yield planner.of(source).plan(
-                        probe(source, prepared.limits), source_id=item.video_id
-                    )
-            except BadInput:
-                continue
-
-
-def _time(prepared: Prepared, profile: Profile, forecast: Forecast) -> str:
+def _time(prepared: Prepared, profile: Profile, scan: Scan) -> str:
     """A range: the model's arithmetic at this machine's speed, without and with full answers."""
     if profile.device != "cpu" or prepared.job.address:
-        return "not known from here: run it with --limit first, and watch the line"
+        return "not known from here: vidray plan reckons it, --limit and the line measure it"
     torch.set_num_threads(profile.decoders.num_threads)
     model = check_model(prepared.checkpoint)
     patches_per_token = load_family(prepared.checkpoint).geometry.patches_per_token
     per_token = model.num_language_parameters + patches_per_token * model.num_vision_parameters
     operations_per_s = 2 * SIDE**3 / matmul_seconds([(SIDE, SIDE, SIDE)])
-    watch_s = 2 * per_token * forecast.tokens / operations_per_s
+    watch_s = 2 * per_token * scan.load.tokens / operations_per_s
     step_s = 4 * model.num_language_parameters / read_bytes_per_second()
-    num_steps = forecast.num_videos * prepared.method.tasks.sampling.max_new_tokens
+    num_steps = scan.num_videos * prepared.method.tasks.sampling.max_new_tokens
     ranks = profile.decoders.num_replicas * profile.decoders.tensor_parallel
     least, most = watch_s / ranks, (watch_s + step_s * num_steps) / ranks
     return (

@@ -1,18 +1,25 @@
 """What happens in a job, for machines: a JSON object per line, without a word of user or model.
 
-started   videos and parts of the job, and how many of both were there before
-video     a row is made: video_id, uri, status, code, seconds of video and of work
+started   videos and parts of the job, and how many of both were there before; passed_over: files
+          of the listing that are not taken, by type
+video     a row is made: video_id, uri, status, code, how many of its captions, answers and boxes
+          failed, seconds of video and of work
 part      a part is in the store for good
+found     another driver on the same job has made a part
+waiting   the store or the fleet fails everybody, and no other video is begun
+going on  that is over
 stopping  no new part is begun, those under way get grace_s seconds
 finished, stopped   the last line of a run; stopped has the kind of error
 """
 
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from jobs.places import written_to
 from pipeline.errors import ConfigError
 
 
@@ -30,11 +37,15 @@ class Events:
             print(json.dumps(line), file=self._file, flush=True)
 
 
-def open_events(path: Path | None) -> AbstractContextManager[IO[str] | None]:
+@contextmanager
+def open_events(path: Path | None) -> Iterator[IO[str] | None]:
     """The file, to be added to. ConfigError if that cannot be."""
     if path is None:
-        return nullcontext()
+        yield None
+        return
     try:
-        return path.open("a", encoding="utf-8")
+        file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--events {path}: {error.strerror}") from error
+    with written_to(path), file:
+        yield file

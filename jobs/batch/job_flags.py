@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.batch.job import Job, make_job
+from jobs.batch.job import POSITIONAL, Job, make_job
 from jobs.flags import arguments_of, flags_for, parameters_of, signed, typed
-
-POSITIONAL = {"source": "SRC", "out": "OUT"}
 
 
 def takes_job(command: Callable[..., int]) -> Callable[..., int]:
@@ -30,6 +28,11 @@ def takes_job(command: Callable[..., int]) -> Callable[..., int]:
 def flags_of(fields: Mapping[str, Any]) -> list[str]:
     """A job's fields as they are typed: the way back."""
     return arguments_of(Job, fields, POSITIONAL)
+
+
+def typed_flags(job: Job) -> list[str]:
+    """What a job was told, as it is typed."""
+    return flags_of(job.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
 _JOB_FILE = inspect.Parameter(

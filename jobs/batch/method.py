@@ -6,17 +6,19 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from jobs.batch.job import Job
+from jobs.batch.job import VideoSelection
+from jobs.batch.job_filter import source_filter_of
 from jobs.workplace import Recipe
 from pipeline.config import Sampling
 from pipeline.errors import StoreCorrupt
 from pipeline.limits import LimitOptions
+from pipeline.settings import explain
 from pipeline.store.items import Item
-from pipeline.store.sources import VIDEO_SUFFIXES, SourceFilter
+from pipeline.store.sources import SourceFilter
 from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
 from pipeline.tasks.tasks import Ask, Ground, Tasks
+from pipeline.video.libraries import Reader
 from pipeline.video.options import PlanOptions
-from pipeline.video.reader import Reader
 from pipeline.video.source import Source
 
 
@@ -63,19 +65,14 @@ def source_of(item: Item, *, path: Path = Path()) -> Source:
     return Source(uri=item.uri, path=path, etag=item.etag, start_s=item.start_s, end_s=item.end_s)
 
 
-def make_method(job: Job, own: Sampling) -> Method:
-    """The job's method. own: how the checkpoint wants to be sampled."""
+def make_method(job: VideoSelection, own: Sampling) -> Method:
+    """The method of a job, or of one to come. own: how the checkpoint wants to be sampled."""
     return Method(
         tasks=make_tasks(job, make_sampling(job, own)),
         options=make_plan_options(job),
         reader=job.reader,
         int8=job.int8,
-        source_filter=SourceFilter(
-            suffixes=tuple(suffix.lower() for suffix in job.suffix) or VIDEO_SUFFIXES,
-            min_bytes=job.min_bytes,
-            max_bytes=job.max_bytes,
-            limit=job.limit,
-        ),
+        source_filter=source_filter_of(job, limit=job.limit),
         limits=job.limits,
     )
 
@@ -85,7 +82,7 @@ def read_method(config: str) -> Method:
     try:
         return _METHOD.validate_json(config)
     except ValidationError as error:
-        raise StoreCorrupt(f"the plan's settings cannot be read: {error}") from error
+        raise StoreCorrupt(f"the plan's settings cannot be read: {explain(error)}") from error
 
 
 _METHOD = TypeAdapter(Method)

@@ -4,7 +4,6 @@ The plan is written from here; the cluster then runs `vidray batch run` with the
 needs vidray installed, the model's folder, and its own credentials for the stores: none are sent.
 """
 
-import asyncio
 import math
 import shlex
 from collections.abc import Mapping
@@ -19,12 +18,14 @@ from jobs.batch.job import Job
 from jobs.batch.job_flags import flags_of
 from jobs.batch.output import open_output
 from jobs.batch.prepare import Prepared
-from jobs.exits import Exit
+from jobs.exits import Exit, run_until_stopped
 from jobs.models import DEMO_MODEL
+from jobs.printable import printable_lines
 from pipeline.errors import ConfigError, VidrayError
+from pipeline.store.job_plan import load_plan
 from pipeline.store.open import S3_SCHEME
 
-PATHS = ("source", "out", "model", "profile", "copies")
+PATHS = ("source", "out", "model", "profile", "copies", "link_root", "log_file")
 STOPPING_S = 30.0  # for actors to end, beyond the job's own grace
 OVER = (JobStatus.FAILED, JobStatus.STOPPED)  # and may be submitted again
 
@@ -35,11 +36,15 @@ def submit(job: Job) -> int:
     job.address is that of the Jobs API.
     """
     client = _client(job.address)
-    plan = Prepared.of(job).plan()
+    prepared = Prepared.of(job, is_checked=True)
+    if load_plan(prepared.store) is None:
+        prepared.require_doable()
+    plan = prepared.plan()
     status = _status(client, plan.job_id)
-    if status in OVER:
+    is_over = status in OVER or (bool(job.retry) and status is JobStatus.SUCCEEDED)
+    if is_over:
         client.delete_job(plan.job_id)
-    if status is None or status in OVER:
+    if status is None or is_over:
         status = _submit(client, job, plan.job_id)
     print(f"{plan.job_id}: {status.value.lower()}")
     return Exit.OK
@@ -55,9 +60,9 @@ def logs(uri: str, address: str | None, *, follow: bool) -> int:
     """Print what the job's driver has printed so far; with `follow` until it ends."""
     client, job_id = _found(uri, address)
     if follow:
-        asyncio.run(_follow(client, job_id))
+        run_until_stopped(_follow(client, job_id))
     else:
-        print(client.get_job_logs(job_id), end="")
+        print(printable_lines(client.get_job_logs(job_id)), end="")
     return Exit.OK
 
 
@@ -79,11 +84,15 @@ def entrypoint(job: Job) -> str:
 def _anywhere(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The same fields, right in any working directory."""
     return {
-        name: str(Path(value).absolute())
-        if name in PATHS and value is not None and not _is_name(value)
-        else value
+        name: _absolute(value) if name in PATHS and value is not None else value
         for name, value in fields.items()
     }
+
+
+def _absolute(value: str | list[str]) -> str | list[str]:
+    if isinstance(value, list):
+        return [str(Path(each).absolute()) for each in value]
+    return value if _is_name(value) else str(Path(value).absolute())
 
 
 def _is_name(value: str) -> bool:
@@ -109,7 +118,7 @@ def _found(uri: str, address: str | None) -> tuple[JobSubmissionClient, str]:
 
 async def _follow(client: JobSubmissionClient, job_id: str) -> None:
     async for lines in client.tail_job_logs(job_id):
-        print(lines, end="", flush=True)
+        print(printable_lines(lines), end="", flush=True)
 
 
 def _status(client: JobSubmissionClient, job_id: str) -> JobStatus | None:

@@ -3,19 +3,34 @@
 from jobs.batch.output import open_output
 from jobs.batch.watch import describe_failures
 from jobs.exits import Exit
+from jobs.printable import printable
+from pipeline.errors import StoreCorrupt
 from pipeline.store.commit import load_success
-from pipeline.store.rows import count_rows
+from pipeline.store.passed_over import describe_passed_over
+from pipeline.store.retries import find_retries
+from pipeline.store.rows import count_newest
 
 
 def run(uri: str) -> int:
-    """Print; exit code 0 when finished, 3 when finished with failures, 1 before that."""
+    """Print; exit code 0 when finished, 3 when finished with failures, 1 before that.
+
+    StoreCorrupt names what stands where a part belongs, after all else is said.
+    """
     output = open_output(uri)
-    plan, made = output.plan, count_rows(output.store)
+    plan, made = output.plan, count_newest(output.store)
     is_finished = load_success(output.store) is not None
     print(f"job      {plan.job_id}, {'finished' if is_finished else 'not finished'}")
-    print(f"source   {plan.spec.source}")
-    print(f"videos   {made.num_rows} of {plan.num_items}, {describe_failures(made.codes)}")
+    print(f"source   {printable(plan.spec.source)}")
+    failed = describe_failures(made.codes, made.result_codes)
+    print(f"videos   {made.num_rows} of {plan.num_items}, {failed}")
     print(f"parts    {made.num_parts} of {plan.num_parts}")
+    if plan.passed_over:
+        print(f"others   {describe_passed_over(plan.passed_over)}")
+    if retries := find_retries(output.store):
+        num_open = sum(load_success(each.store) is None for each in retries)
+        print(f"retries  {len(retries)}" + (f", {num_open} not finished" if num_open else ""))
+    if made.foreign:
+        raise StoreCorrupt(f"{uri}: not of this job: {'; '.join(made.foreign)}")
     if not is_finished:
         return Exit.FAILED
-    return Exit.SOME_FAILED if made.codes else Exit.OK
+    return Exit.SOME_FAILED if made.codes or made.result_codes else Exit.OK

@@ -1,30 +1,30 @@
 """Stopping a job: what SIGTERM and Ctrl-C mean while its parts are being made."""
 
 import asyncio
-import os
 import signal
-import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from threading import Timer
 from types import FrameType
 from typing import Any
 
+from jobs.exits import LAST_S, SIGNALS, end_within
 from pipeline.errors import Stopped
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LAST_S = 5.0  # after the second signal: a thread that waits for a dead store ends with the process
 
 
 class Stop:
-    """At the first signal parts under way get a grace; the second ends the process within LAST_S.
+    """From the first signal on the process has a grace to end in, whatever holds it up.
 
-    grace_s: seconds. told: called when the grace begins.
+    The last LAST_S of it are for giving everything back; what is there before is for parts under
+    way, which the second signal drops at once. grace_s: LAST_S at least. told: is called when it
+    begins, with the seconds that parts have.
     """
 
-    def __init__(self, *, grace_s: float, told: Callable[[], None]) -> None:
-        self._grace_s = grace_s
+    def __init__(self, *, grace_s: float, told: Callable[[float], None]) -> None:
+        self._parts_s = max(0.0, grace_s - LAST_S)
         self._told = told
         self._heard: signal.Signals | None = None
+        self._last: Timer | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -50,19 +50,18 @@ class Stop:
             for each in heeded:
                 signal.signal(each, end)
             self._heard = signal.Signals(number)
+            self._last = end_within(self._parts_s + LAST_S, 128 + number)
             loop.call_soon_threadsafe(begin)
 
         def end(number: int, frame: FrameType | None) -> None:
             restore()
-            last = threading.Timer(LAST_S, os._exit, (128 + number,))
-            last.daemon = True
-            last.start()
+            end_within(LAST_S, 128 + number)
             signal.raise_signal(number)
 
         def begin() -> None:
-            self._told()
+            self._told(self._parts_s)
             with suppress(RuntimeError):  # the job has ended in this very moment
-                grace.reschedule(loop.time() + self._grace_s)
+                grace.reschedule(loop.time() + self._parts_s)
 
         def restore() -> None:
             for number in heeded:
@@ -73,9 +72,11 @@ class Stop:
                 for number in heeded:
                     signal.signal(number, hear)
                 await job
+            if self._last is not None:  # finished all the same
+                self._last.cancel()
         except TimeoutError:
             if not grace.expired():
                 raise
-            raise Stopped(f"parts under way were not finished within {self._grace_s:g} s") from None
+            raise Stopped(f"parts under way were not finished within {self._parts_s:g} s") from None
         finally:
             restore()

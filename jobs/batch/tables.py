@@ -1,6 +1,9 @@
 """`vidray tables`: captions, answers and boxes as flat tables of their own, one object per part.
 
-A job that still grows is added to by running it again; what is there already is kept.
+A job that still grows, or had videos made again, is added to by running it again; what is there
+already is kept. A failed row has no captions, answers or boxes: nothing is there twice. Where many
+jobs write, a later row of a video takes the place of an earlier one: their tables are made anew
+for each state of the output, below the number of entries in its journal and of parts.
 """
 
 from collections.abc import Iterator
@@ -8,12 +11,15 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.batch.output import open_output
+from jobs.batch.output import open_rows
 from jobs.exits import Exit
-from pipeline.store.commit import part_key
+from jobs.printable import printable
+from pipeline.store.catalogue import Catalogue, is_catalogue
+from pipeline.store.commit import PART_PREFIX, TABLE_PREFIX, part_key
 from pipeline.store.objects import ObjectStore
 from pipeline.store.parquet import to_bytes
-from pipeline.store.rows import committed_parts, read_part
+from pipeline.store.retries import find_retries
+from pipeline.store.rows import committed_parts, newest_parts, read_part, row_stores
 
 NAMES = ("captions", "answers", "boxes")
 KEYS = ["video_id", "uri"]  # of the video, in every row
@@ -21,27 +27,49 @@ KEYS = ["video_id", "uri"]  # of the video, in every row
 
 def run(uri: str) -> int:
     """Derive the tables; returns the exit code."""
-    store = open_output(uri).store
+    store = open_rows(uri)
+    state = ""
+    if is_catalogue(store):
+        num_parts = sum(len(committed_parts(each)) for each in row_stores(store))
+        state = f"{Catalogue(store).state.number:08d}-{num_parts:05d}/"
+        tables = derive_newest(store, state)
+    else:
+        tables = derive(store)
     totals = dict.fromkeys(NAMES, 0)
-    for name, num_rows in derive(store):
+    for name, num_rows in tables:
         totals[name] += num_rows
     for name, total in totals.items():
-        print(f"{uri.rstrip('/')}/{table_key(name, '*')}: {total} rows")
+        print(f"{printable(uri.rstrip('/'))}/{table_key(name, '*', state)}: {total} rows")
     return Exit.OK
 
 
 def derive(store: ObjectStore) -> Iterator[tuple[str, int]]:
     """Write what is missing; yields (table, rows) for each object that is now there."""
-    for index in committed_parts(store):
-        rows = read_part(store, index, [*KEYS, *NAMES])
+    places = [(store, "")]
+    places += [(each.store, f"retry-{each.number:04d}-") for each in find_retries(store)]
+    for place, prefix in places:
+        for index in committed_parts(place):
+            rows = read_part(place, index, [*KEYS, *NAMES])
+            for name in NAMES:
+                flat = flatten(rows, name)
+                key = part_key(index).replace(PART_PREFIX, f"{TABLE_PREFIX}{name}/{prefix}")
+                store.put_new(key, to_bytes(flat))
+                yield name, flat.num_rows
+
+
+def derive_newest(store: ObjectStore, state: str) -> Iterator[tuple[str, int]]:
+    """The same of every video's newest row, below `state`; parts that come meanwhile are the next
+    state's.
+    """
+    for number, part in enumerate(newest_parts(store, [*KEYS, *NAMES])):
         for name in NAMES:
-            flat = flatten(rows, name)
-            store.put_new(part_key(index).replace("parts/", f"tables/{name}/"), to_bytes(flat))
+            flat = flatten(part.rows, name)
+            store.put_new(table_key(name, f"part-{number:05d}", state), to_bytes(flat))
             yield name, flat.num_rows
 
 
-def table_key(name: str, part: str) -> str:
-    return f"tables/{name}/{part}.parquet"
+def table_key(name: str, part: str, state: str = "") -> str:
+    return f"{TABLE_PREFIX}{state}{name}/{part}.parquet"
 
 
 def flatten(rows: pa.Table, name: str) -> pa.Table:

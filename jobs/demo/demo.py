@@ -1,6 +1,5 @@
 """`vidray demo`: a small archive, the main job on it, and what came out next to the truth."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,14 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from jobs.analyze import DEMO_NOTICE
 from jobs.demo.demo_archive import UNSEEN_SEED, ClipTruth, make_archive, tasks_of
 from jobs.demo.demo_table import Marked, make_table
 from jobs.display import make_display
-from jobs.exits import Exit
-from jobs.models import DEMO_MODEL, find_model
+from jobs.exits import run_until_stopped
+from jobs.models import DEMO_MODEL, DEMO_NOTICE, find_model
 from jobs.report.page import write_report
 from jobs.report.strips import Strips
+from jobs.results import exit_code
 from jobs.serving import ServingOptions
 from jobs.workplace import Analyse, Recipe, Workplace
 from pipeline.config import Sampling
@@ -31,6 +30,7 @@ Clip = tuple[Path, ClipTruth]
 
 
 def run_demo(
+    progress: Console,
     *,
     console: Console,
     folder: Path,
@@ -45,7 +45,6 @@ def run_demo(
     checkpoint = find_model(serving.model or DEMO_MODEL)
     if not checkpoint.is_dir():
         raise VidrayError(f"there is no model in {checkpoint}")
-    progress = Console(stderr=True, highlight=False)
     if serving.model is None:
         console.print(DEMO_NOTICE, soft_wrap=True)
     with progress.status("making clips"):
@@ -59,13 +58,13 @@ def run_demo(
         limits=serving.limits,
     )
     with Workplace.of(serving).opened(recipe, progress) as analyse:
-        records = asyncio.run(_analyse_all(analyse, clips, sampling, progress))
+        records = run_until_stopped(_analyse_all(analyse, clips, sampling, progress))
     marked = [Marked.of(truth, r) for (_, truth), r in zip(clips, records, strict=True)]
     console.print(make_table(marked))
     rows, page = _write(records, folder)
     seconds = time.monotonic() - started
     print(_farewell(clips, rows=rows, page=page, seconds=seconds), file=console.file)
-    return Exit.OK if all(r.status == "ok" for r in records) else Exit.SOME_FAILED
+    return exit_code(records)
 
 
 async def _analyse_all(

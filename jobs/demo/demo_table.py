@@ -8,7 +8,7 @@ from rich.text import Text
 
 from jobs.demo.demo_archive import ClipTruth
 from jobs.demo.scores import SMALL_OVERLAP, Scores
-from jobs.results import printable
+from jobs.printable import printable
 from pipeline.tasks.records import Record
 
 APART = ("caption", "box", "absent")  # all other kinds of a score are questions

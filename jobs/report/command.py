@@ -5,19 +5,26 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jobs.batch.watch import describe_failures
 from jobs.exits import Exit
+from jobs.printable import printable
 from jobs.report.page import write_report
-from jobs.report.report_rows import read_records
+from jobs.report.report_rows import read_passed_over, read_records
 from jobs.report.strips import Strips
 from pipeline.store.s3_config import S3Config
 
 
-def run(rows: str, page: Path, *, max_strips: int, console: Console) -> int:
+def run(rows: str, page: Path, *, max_strips: int, console: Console, progress: Console) -> int:
     """Write the page; returns the exit code. ConfigError where there are no rows."""
     s3 = S3Config.from_environment(os.environ)
-    with Console(stderr=True).status("reading rows and frames"):
+    with progress.status("reading rows and frames"):
         tally = write_report(
-            read_records(rows, s3=s3), page, read_stills=Strips(s3=s3).read, max_strips=max_strips
+            read_records(rows, s3=s3),
+            page,
+            passed_over=read_passed_over(rows, s3=s3),
+            read_stills=Strips(s3=s3).read,
+            max_strips=max_strips,
         )
-    print(f"{page}: {tally.num_videos} videos, {tally.num_failed} failed", file=console.file)
+    failed = describe_failures(tally.failures, tally.result_failures)
+    print(f"{printable(str(page))}: {tally.num_videos} videos, {failed}", file=console.file)
     return Exit.OK

@@ -3,7 +3,7 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -11,10 +11,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobs.places import written_to
 from jobs.report.tally import PLOT_HEIGHT, PLOT_WIDTH, Tally
 from jobs.report.view import Still, VideoView
 from jobs.results import demo_warning
 from pipeline.errors import BadInput, VidrayError
+from pipeline.store.passed_over import describe_passed_over
 from pipeline.tasks.records import Record
 
 MAX_STRIPS = 100  # videos shown with frames: about 35 kB each
@@ -30,6 +32,7 @@ def write_report(
     records: Iterable[Record],
     path: str | os.PathLike[str],
     *,
+    passed_over: Mapping[str, int] | None = None,
     read_stills: ReadStills | None = None,
     max_strips: int = MAX_STRIPS,
     max_listed: int = MAX_LISTED,
@@ -37,8 +40,9 @@ def write_report(
 ) -> Tally:
     """Write the page of these records to `path`, whole or not at all; returns its totals.
 
-    read_stills: where frames come from (Strips().read); None gives a page without. Frames are shown
-    for the first max_strips videos that have any, rows for the first max_listed.
+    passed_over: files by type that the job did not take. read_stills: where frames come from
+    (Strips().read); None gives a page without. Frames are shown for the first max_strips videos
+    that have any, rows for the first max_listed.
     """
     tally = Tally()
     views: list[VideoView] = []
@@ -53,10 +57,15 @@ def write_report(
             stills, note = _stills(record, read_stills)
             num_strips += bool(stills)
         views.append(VideoView.of(record, stills, frames_note=note))
-    page = _render(tally, views, num_strips=num_strips, title=title)
+    left = describe_passed_over(passed_over or {})
+    page = _render(tally, views, num_strips=num_strips, left=left, title=title)
     partial = Path(f"{os.fspath(path)}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    try:
+        with written_to(os.fspath(path)):
+            partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return tally
 
 
@@ -70,7 +79,7 @@ def _stills(record: Record, read_stills: ReadStills) -> tuple[Sequence[Still], s
         return (), f"No frames: {error}."
 
 
-def _render(tally: Tally, views: list[VideoView], *, num_strips: int, title: str) -> str:
+def _render(tally: Tally, views: list[VideoView], *, num_strips: int, left: str, title: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -86,6 +95,7 @@ def _render(tally: Tally, views: list[VideoView], *, num_strips: int, title: str
         warning=demo_warning(tally.num_demo),
         num_listed=len(views),
         num_strips=num_strips,
+        passed_over=left,
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
         style=Markup(style),  # noqa: S704 - our own file, as is the next

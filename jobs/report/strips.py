@@ -45,11 +45,11 @@ class Strips:
                 raise source_changed()
             source = Source.of(copy.path)
             with open_media(source, self._limits) as media:
-                plan = _plan(media.info, times_s)
+                plan = moments_plan(media.info, times_s, _small(media.info))
                 chunks = media.read(plan, plan.windows[0])
                 frames = [frame for chunk in chunks for frame in chunk.frames.numpy()]
         return [
-            Still(time_s=time_s, jpeg=_jpeg(frame))
+            Still(time_s=time_s, jpeg=jpeg_of(frame))
             for time_s, frame in zip(times_s, frames, strict=True)
         ]
 
@@ -64,8 +64,8 @@ def still_times(record: Record) -> list[float]:
     return sorted({*boxed, *even}) or [0.0]
 
 
-def _plan(media: MediaInfo, times_s: list[float]) -> SamplingPlan:
-    """The plan of exactly these moments, small."""
+def moments_plan(media: MediaInfo, times_s: list[float], size: Size) -> SamplingPlan:
+    """The plan of exactly these moments, which do not decrease, in pictures of this size."""
     ticks = media.pts - media.pts[0] + media.offset
     stamps_s = ticks * (media.time_base_num / media.time_base_den)
     places = np.searchsorted(stamps_s, np.array(times_s) + 1e-6, side="right") - 1
@@ -76,7 +76,7 @@ def _plan(media: MediaInfo, times_s: list[float]) -> SamplingPlan:
         end_s=media.offset_s + media.duration_s,
         frame_pts=tuple(pts),
         times_s=tuple(times_s),
-        grid=GEOMETRY.grid(len(pts), _small(media)),
+        grid=GEOMETRY.grid(len(pts), size),
         chunks=(ChunkSpan(0, 0, len(pts)),),
     )
     return SamplingPlan(
@@ -99,8 +99,11 @@ def _small(media: MediaInfo) -> Size:
     return Size(max(1, int(media.height * scale)), max(1, int(media.width * scale)))
 
 
-def _jpeg(frame: NDArray[np.uint8]) -> bytes:
-    """frame: (H, W, 3) uint8."""
+def jpeg_of(frame: NDArray[np.uint8], *, width: int | None = None) -> bytes:
+    """frame: (H, W, 3) uint8. width: at most so wide."""
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    picture = Image.fromarray(frame)
+    if width is not None:
+        picture.thumbnail((width, picture.height))
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue()

@@ -57,6 +57,7 @@ class Tally:
     video_s: float = 0.0
     work_s: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
+    result_failures: Counter[str] = field(default_factory=Counter)  # within good videos
     models: Counter[str] = field(default_factory=Counter)
     times_s: dict[str, "array[float]"] = field(
         default_factory=lambda: {name: array("d") for name in STAGES}
@@ -72,6 +73,7 @@ class Tally:
             self.num_failed += 1
             self.failures[record.code] += 1
             return
+        self.result_failures.update(record.result_codes)
         self.num_flagged += any(flag != DEMO_FLAG for flag in record.flags)
         if record.media is not None:
             self.video_s += record.media.duration_s

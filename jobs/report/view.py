@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.model.declared import DEMO_FLAG
-from pipeline.tasks.records import Answer, Box, Caption, Record
+from pipeline.tasks.records import Answer, Box, Caption, Provenance, Record
 
 _JOINER = "\u200d"  # emoji families are made with it
 
@@ -191,6 +191,11 @@ def _ending(result: Caption | Answer) -> str:
     return "cut off" if result.finish_reason == "length" else ""
 
 
+def _computed(made_by: Provenance) -> str:
+    words = [made_by.dtype, made_by.quantization, made_by.device]
+    return " ".join(filter(None, (*words, made_by.engine and f"by {made_by.engine}")))
+
+
 def _made_by(record: Record) -> list[tuple[str, str]]:
     made_by, timings = record.provenance, record.timings
     plan = record.plan
@@ -207,7 +212,9 @@ def _made_by(record: Record) -> list[tuple[str, str]]:
         ("model", f"{made_by.model}, {made_by.model_digest}"),
         ("tasks", made_by.tasks_digest),
         ("vidray", made_by.version),
+        ("computed", _computed(made_by)),
+        ("decoder held by", ", ".join(made_by.sandbox)),
         ("plan", f"{plan.preset} at {plan.fps:.3g} fps, {plan.hash}" if plan else "none"),
         ("seconds", ", ".join(f"{name} {value:.2f}" for name, value in stages.items())),
     ]
-    return [(name, visible(value)) for name, value in pairs]
+    return [(name, visible(value)) for name, value in pairs if value]

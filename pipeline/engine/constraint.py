@@ -9,12 +9,15 @@ Not covered: an answer cut by max_new_tokens is not complete; whoever parses it 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from torch import Tensor
 
 from pipeline.errors import BadInput, ConfigError, FailureCode
+from pipeline.settings import shown
+
+if TYPE_CHECKING:  # see pipeline/types.py
+    from torch import Tensor
 
 MAX_CHOICES = 1_000
 MAX_CHARACTERS = 65_536  # of a schema's text, or of all choices together
@@ -41,10 +44,14 @@ class Choices:
             raise _refused(f"choices are limited to {MAX_CHARACTERS} characters together")
 
     @property
-    def grammar(self) -> str:
+    def lark(self) -> str:
         # An enum of JSON strings would demand quotes; Lark's string escapes are those of JSON.
         texts = " | ".join(json.dumps(text, ensure_ascii=False) for text in self.texts)
-        return str(LLMatcher.grammar_from_lark(f"start: {texts}"))
+        return f"start: {texts}"
+
+    @property
+    def grammar(self) -> str:
+        return str(LLMatcher.grammar_from_lark(self.lark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ class JsonSchema:
         except ValueError as error:
             raise _refused(f"a schema that is not JSON: {error}") from None
         if not isinstance(schema, dict):
-            raise _refused(f"a schema must be a JSON object, got {type(schema).__name__}")
+            raise _refused(f"a schema must be a JSON object, got {shown(schema)}")
 
     @property
     def grammar(self) -> str:
@@ -87,8 +94,10 @@ class Matcher:
         """Whether nothing may follow."""
         return bool(self._matcher.is_stopped())
 
-    def restrict(self, scores: Tensor) -> Tensor:
+    def restrict(self, scores: "Tensor") -> "Tensor":
         """A copy of scores (V) in which every token the grammar forbids is minus infinity."""
+        import torch  # noqa: PLC0415 - whoever has scores has loaded it
+
         bias = self._matcher.compute_logit_bias()  # one byte per token, 0 is forbidden
         self._check()
         is_allowed = torch.frombuffer(bytearray(bias), dtype=torch.bool)[: scores.numel()]
@@ -120,12 +129,13 @@ class ConstraintCompiler:
 
     def start(self, constraint: Constraint) -> Matcher:
         """A matcher at the start of an answer; BadInput(BAD_PROMPT) if there can be none."""
+        name = "choices" if isinstance(constraint, Choices) else "a schema"
         try:
             matcher = LLMatcher(self._tokenizer, constraint.grammar, log_level=0, limits=LIMITS)
         except ValueError as error:
-            raise _refused(f"a constraint that can't be read: {error}") from None
+            raise _refused(f"{name} that can't be read: {error}") from None
         if matcher.is_error():
-            raise _refused(f"a constraint that can't be used: {_first_line(matcher.get_error())}")
+            raise _refused(f"{name} that can't be used: {_first_line(matcher.get_error())}")
         return Matcher(matcher)
 
 

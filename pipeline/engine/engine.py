@@ -25,14 +25,17 @@ from pipeline.engine.commands import (
     Report,
     Step,
 )
+from pipeline.engine.deltas import Deltas
 from pipeline.engine.ids import GenerationId, StreamId
-from pipeline.engine.lane import Deltas, Lane, WaitingChunk, Writer, settle
+from pipeline.engine.lane import Lane, WaitingChunk, Writer, settle
 from pipeline.engine.layout import PromptWindow
-from pipeline.engine.question import Completion, Question, TextDelta
+from pipeline.engine.question import Question, TextDelta
 from pipeline.engine.rank import Rank
 from pipeline.engine.scheduler import Scheduler
-from pipeline.errors import BadInput, StreamError, Transient
+from pipeline.errors import StreamError, Transient
+from pipeline.leases import Claim
 from pipeline.span import Process, Span
+from pipeline.stages.order import YieldingLast
 from pipeline.types import TokenChunk
 
 
@@ -79,6 +82,7 @@ class Engine:
         self._thread = thread or self._own_thread
         self._scheduler = Scheduler(gap_s)
         self._wanted: list[Wanted] = []
+        self._order = YieldingLast()
         self._numbers = count()
         self._wake = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -89,8 +93,17 @@ class Engine:
         """Chunks to prefill, and streams and questions without room yet."""
         return self._scheduler.num_chunks + len(self._wanted)
 
+    @property
+    def streams(self) -> tuple[StreamId, ...]:
+        """Of those that are open or wait for room.
+
+        Those that wait come first, or closing the others would give them room.
+        """
+        waiting = [each.command.stream for each in self._wanted]
+        return tuple(dict.fromkeys((*waiting, *self.rank.streams)))
+
     async def open(self, stream: StreamId, media: Sequence[PromptWindow]) -> None:
-        """Reserve a stream's tokens, waiting for room.
+        """Reserve a stream's tokens, waiting for room; one that yields lets others go first.
 
         media: in this order; without any, for prompts of text alone. BadInput(TOKEN_BUDGET) if it
         could never fit.
@@ -121,19 +134,14 @@ class Engine:
         Questions beyond the stream's room wait for others to finish; a failure is its question's.
         Giving up early frees what they hold. closes: the stream, after the last answer.
         """
-        lane, deltas, is_alone = self._lane(stream), Deltas(), len(questions) == 1
+        lane, deltas, is_alone = self._lane(stream), Deltas(len(questions)), len(questions) == 1
         names = [GenerationId(stream, next(self._numbers)) for _ in questions]
         for index, (name, question) in enumerate(zip(names, questions, strict=True)):
             lane.writers[name] = Writer(index, deltas)
             wanted = self._leave(BeginGeneration(name, question, is_alone))
             wanted.done.add_done_callback(partial(self._on_begun, lane, name))
         try:
-            num_left = len(questions)
-            while num_left:
-                delta = await deltas.get()
-                if isinstance(delta, BaseException):
-                    raise delta
-                num_left -= delta.completion is not None
+            async for delta in deltas:
                 yield delta
         finally:
             await self._end(lane, names)
@@ -154,11 +162,18 @@ class Engine:
 
     async def release(self, owner: str) -> None:
         """Close every stream of this owner: it is gone."""
-        waiting = [each.command.stream for each in self._wanted]
-        # Those that wait go first, or closing the others would give them room.
-        for stream in dict.fromkeys((*waiting, *self.rank.streams)):
+        for stream in self.streams:
             if stream.owner == owner:
                 await self.close(stream)
+
+    async def is_short(self) -> bool:
+        """Whether a stream waits for room."""
+        return any(
+            isinstance(each.command, OpenStream) and not each.done.done() for each in self._wanted
+        )
+
+    def renew(self, claim: Claim) -> None:
+        """In one process no call is lost, and nobody falls silent."""
 
     async def ready(self) -> bool:
         """It always is."""
@@ -184,13 +199,8 @@ class Engine:
         error = None if done.cancelled() else done.exception()
         if error is None:
             return
-        writer = lane.writers.pop(name, None)
-        if writer is None:
-            return
-        if isinstance(error, BadInput):
-            writer.deltas.put_nowait(TextDelta(writer.question_index, "", Completion(error=error)))
-        else:
-            writer.deltas.put_nowait(error)
+        if (writer := lane.writers.pop(name, None)) is not None:
+            writer.deltas.fail(writer.question_index, error)
 
     async def _end(self, lane: Lane, names: Sequence[GenerationId]) -> None:
         """End what was given up early; finished generations ended by themselves."""
@@ -229,7 +239,8 @@ class Engine:
 
     def _on_served(self, served: "asyncio.Task[None]") -> None:
         """Who ends all tasks at once ends this loop too, and others want to close their streams."""
-        if served is self._serving and self._failure is None and self._wanted:
+        is_awaited = any(not each.done.done() for each in self._wanted)  # or it outlived the loop
+        if served is self._serving and self._failure is None and is_awaited:
             self._serve_on()
 
     async def _serve(self) -> None:
@@ -271,7 +282,7 @@ class Engine:
         return report, self._process.span("prefill", started_s, kv_share=kv_share)
 
     def _grant(self) -> list[Control]:
-        """Carry out the commands there is room for, oldest first; returns them for the peers.
+        """Carry out the commands there is room for, in turn; returns them for the peers.
 
         What frees room goes before what wants it. The first OpenStream without room stops the later
         ones, or large videos would starve.
@@ -281,7 +292,8 @@ class Engine:
         has_room = True
         frees = [each for each in self._wanted if _frees_room(each.command)]
         wants = [each for each in self._wanted if not _frees_room(each.command)]
-        for wanted in (*frees, *wants):
+        in_turn = self._order.sorted(wants, yields=lambda each: each.command.stream.yields)
+        for wanted in (*frees, *in_turn):
             is_open = isinstance(wanted.command, OpenStream)
             if wanted.done.done():  # nobody waits for it any more
                 continue
@@ -302,7 +314,8 @@ class Engine:
                 granted.append(wanted.command)
                 self._take_note(wanted.command)
                 settle(wanted.done, None)
-        self._wanted = kept
+        waiting = set(kept)  # in the order of their coming: whose turn it is changes
+        self._wanted = [each for each in self._wanted if each in waiting]
         return granted
 
     def _take_note(self, command: Control) -> None:
@@ -310,6 +323,12 @@ class Engine:
         lanes = self._scheduler.lanes
         if isinstance(command, OpenStream):
             lanes[command.stream] = Lane(command.stream)
+            is_passing = any(
+                isinstance(each.command, OpenStream) and each.command.stream.yields
+                for each in self._wanted
+                if not each.done.done()
+            )
+            self._order.let_in(yields=command.stream.yields, is_passing=is_passing)
         elif isinstance(command, BeginGeneration):
             lanes[command.stream].writers[command.generation].is_running = True
             self._scheduler.hurry()
@@ -331,7 +350,7 @@ class Engine:
             writers = lanes[name.stream].writers if name.stream in lanes else {}
             writer = writers.pop(name, None) if completion else writers.get(name)
             if writer is not None and (text or completion):
-                writer.deltas.put_nowait(TextDelta(writer.question_index, text, completion))
+                writer.deltas.put(TextDelta(writer.question_index, text, completion))
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error

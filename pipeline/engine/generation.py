@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.engine.answer import AnswerText
 from pipeline.engine.cache import KVCache
-from pipeline.engine.question import Completion, FinishReason, Question
+from pipeline.engine.question import Completion, Question
 from pipeline.engine.sampler import Sampler
-from pipeline.engine.step import Addition, embed
-from pipeline.engine.visible_text import VisibleText
+from pipeline.engine.step import Addition
 from pipeline.errors import BadInput
 from pipeline.families.qwen2_vl.positions import text_positions
-from pipeline.model.tokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from pipeline.engine.writing import Writing
@@ -36,7 +35,6 @@ class Generation:
     ) -> None:
         self.question = question
         self.num_reserved = num_reserved
-        self.completion: Completion | None = None
         self._writing = writing
         self._prompt_ids = prompt_ids
         self._position = position  # of the first token not in the cache yet
@@ -44,11 +42,11 @@ class Generation:
         self._new_cache = new_cache
         self._cache: KVCache | None = None
         self._sampler: Sampler | None = None
-        self._token_ids: list[int] = []
-        self._text = VisibleText(
-            Detokenizer(writing.tokenizer, keep_control=question.keep_control),
-            stops=question.sampling.stop,
-        )
+        self._answer = AnswerText(question, writing.tokenizer, eos_ids=writing.eos_ids)
+
+    @property
+    def completion(self) -> Completion | None:
+        return self._answer.completion
 
     def addition(self) -> Addition:
         """What the next step has to run: the whole question first, then the last token chosen.
@@ -59,9 +57,8 @@ class Generation:
             self._sampler = self._writing.sampler(self.question, prompt_ids=self._prompt_ids)
         if self._cache is None:
             self._cache = self._new_cache()
-        embeddings = embed(self._writing.language, self._pending)
-        positions = text_positions(self._position, len(self._pending)).to(embeddings.device)
-        return Addition(self._cache, embeddings, positions, self._sampler)
+        positions = text_positions(self._position, len(self._pending))
+        return Addition(self._cache, self._pending, positions, sampler=self._sampler)
 
     def accept(self, chosen: int | BadInput) -> str:
         """Take what the step chose; returns the text that became certain."""
@@ -69,28 +66,9 @@ class Generation:
             return self.fail(chosen)
         self._position += len(self._pending)
         self._pending = (chosen,)
-        if chosen in self._writing.eos_ids:
-            return self._finish("stop")
-        self._token_ids.append(chosen)
-        text = self._text.push(chosen)
-        if self._text.is_stopped:
-            return text + self._finish("stop")
-        if self._sampler is not None and self._sampler.is_complete:
-            return text + self._finish("constraint")
-        if len(self._token_ids) == self.question.sampling.max_new_tokens:
-            return text + self._finish("length")
-        return text
+        is_complete = self._sampler is not None and self._sampler.is_complete
+        return self._answer.accept(chosen, is_constraint_complete=is_complete)
 
     def fail(self, error: BadInput) -> str:
         """End without an answer; returns no text."""
-        self.completion = Completion(error=error)
-        return ""
-
-    def _finish(self, reason: FinishReason) -> str:
-        text = self._text.finish()
-        self.completion = Completion(
-            text=self._text.whole,
-            token_ids=tuple(self._token_ids),
-            finish_reason="stop" if self._text.is_stopped else reason,
-        )
-        return text
+        return self._answer.fail(error)

@@ -6,13 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from pipeline.engine.deltas import Deltas
 from pipeline.engine.ids import GenerationId, StreamId
-from pipeline.engine.question import TextDelta
 from pipeline.span import Span
 from pipeline.types import TokenChunk
 
 Value = TypeVar("Value")
-Deltas = asyncio.Queue[TextDelta | BaseException]
 
 
 def settle(done: "asyncio.Future[Value]", outcome: Value | BaseException) -> None:
@@ -77,7 +76,7 @@ class Lane:
         for waiting in self._waiting():
             settle(waiting.done, error)
         for writer in self.writers.values():
-            writer.deltas.put_nowait(error)
+            writer.deltas.fail(writer.question_index, error)
         self.chunks, self.writers, self.in_step = {}, {}, None
 
     def _waiting(self) -> Iterator[WaitingChunk]:

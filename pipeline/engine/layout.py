@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pipeline.errors import StreamError
 from pipeline.families.qwen2_vl.positions import (
     position_after_video,
     text_positions,
     video_positions,
 )
-from pipeline.types import Window
+from pipeline.types import TokenChunk, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,15 @@ class Entry:
     @property
     def num_video_tokens(self) -> int:
         return self.num_tokens - len(self.ids_before)
+
+    def require(self, chunk: TokenChunk, *, hidden_size: int) -> None:
+        """StreamError unless this is the chunk that belongs here, of the right shape."""
+        key = (chunk.plan_hash, chunk.window_index, chunk.index)
+        if key != self.key:
+            raise StreamError(f"expected (plan, window, chunk) {self.key}, got {key}")
+        expected = (self.num_video_tokens, hidden_size)
+        if chunk.tokens.shape != expected:
+            raise StreamError(f"chunk needs tokens {expected}, got {tuple(chunk.tokens.shape)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from pipeline.config import EngineLimits
+from pipeline.config import EngineLimits, Sampling
 from pipeline.cores import use_threads
 from pipeline.engine.admission import Admission
 from pipeline.engine.commands import (
@@ -17,7 +17,7 @@ from pipeline.engine.commands import (
 )
 from pipeline.engine.generation import Generation
 from pipeline.engine.ids import GenerationId, StreamId
-from pipeline.engine.question import Completion
+from pipeline.engine.question import Completion, Question
 from pipeline.engine.step import Addition, num_products, step
 from pipeline.engine.stream import Stream
 from pipeline.engine.writing import Writing
@@ -26,6 +26,18 @@ from pipeline.model.arrange import arrange_for_generation
 from pipeline.model.language import LanguageModel
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.types import TokenChunk
+
+_NOBODY = StreamId("nobody", "", 0)
+_FIRST_STEP: Commands = (
+    OpenStream(_NOBODY, ()),
+    BeginGeneration(
+        GenerationId(_NOBODY, 0),
+        Question(ids=(0,) * 16, sampling=Sampling(max_new_tokens=1)),
+        is_alone=True,
+    ),
+    Step(generations=(GenerationId(_NOBODY, 0),)),
+    CloseStream(_NOBODY),
+)
 
 
 class Rank:
@@ -53,6 +65,12 @@ class Rank:
     def streams(self) -> tuple[StreamId, ...]:
         """Of those that are open."""
         return tuple(self._streams)
+
+    def warm_up(self) -> None:
+        """Run a step that nobody asked for, together with all peers: what cannot be computed here
+        is known before anybody waits for it, and kernels are chosen.
+        """
+        self.run(_FIRST_STEP)
 
     def run(self, commands: Commands) -> Report:
         """Run commands in order; at most one is a step, and its report is returned."""

@@ -60,11 +60,11 @@ def next_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | BadIn
     One argmax serves all plain greedy rows: no softmax over the vocabulary, one synchronisation.
     """
     # A sum is finite if and only if every term is: one pass, and NaN can't hide behind a maximum.
-    is_finite = logits.sum(-1, dtype=torch.float32).isfinite().tolist()
-    largest = logits.argmax(-1).tolist()
+    is_finite = logits.sum(-1, dtype=torch.float32).isfinite()
+    largest, finite = torch.stack((logits.argmax(-1), is_finite.long())).tolist()
     return [
         _choose(sampler, row, best) if ok else _not_finite()
-        for sampler, row, best, ok in zip(samplers, logits, largest, is_finite, strict=True)
+        for sampler, row, best, ok in zip(samplers, logits, largest, finite, strict=True)
     ]
 
 
@@ -91,12 +91,13 @@ def _penalise(scores: Tensor, seen: list[int], penalty: float) -> Tensor:
 def _draw(scores: Tensor, sampling: Sampling, random: torch.Generator) -> int:
     """One token at random from softmax(scores / temperature), cut to top-k, then to top-p.
 
-    Drawn on the CPU, so that a seed means the same on every device.
+    Sorted where the scores are and drawn on the CPU, so that a seed means the same on every device.
     """
     kept = min(sampling.top_k or scores.numel(), scores.numel())
-    scores, tokens = scores.cpu().topk(kept)  # sorted, largest first
+    scores, tokens = scores.topk(kept)  # sorted, largest first
     # Minus the largest first: a small temperature must not overflow.
     probabilities = ((scores - scores[0]) / sampling.temperature).softmax(0)
     before = probabilities.cumsum(0) - probabilities
     nucleus = probabilities * (before < sampling.top_p)  # never empty: nothing is before the first
-    return int(tokens[torch.multinomial(nucleus, 1, generator=random)])
+    drawn = int(torch.multinomial(nucleus.cpu(), 1, generator=random))
+    return int(tokens[drawn])

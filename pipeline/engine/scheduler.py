@@ -1,4 +1,5 @@
-"""Who is served next by an engine: words before video, of videos the nearest to its end.
+"""Who is served next by an engine: words before video, of videos the nearest to its end, and what
+yields after all others.
 
 Plain Python; the engine only feeds it and carries out what it decides.
 """
@@ -67,7 +68,9 @@ class Scheduler:
         chosen: list[tuple[StreamId, TokenChunk]] = []
         room = MAX_PREFILL_TOKENS
         left = {lane.stream: each.left for lane in self.lanes.values() if (each := lane.next_chunk)}
-        for stream in self._order.sorted(left, left=left.__getitem__):
+        for stream in self._order.sorted(
+            left, left=left.__getitem__, yields=lambda stream: stream.yields
+        ):
             lane = self.lanes[stream]
             waiting = lane.next_chunk
             if waiting and (not chosen or waiting.chunk.tokens.shape[0] <= room):

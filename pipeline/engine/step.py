@@ -16,19 +16,19 @@ from pipeline.model.language import LanguageModel, Segment
 class Addition:
     """What one step adds to one cache: a chunk of video, a question, or the token just chosen.
 
-    embeddings: (S, D); positions: (3, S). With a sampler the step chooses the token that follows.
+    ids: of tokens; tokens: (M, D), vectors that follow them, if any; positions: (3, S) of both, on
+    the CPU. With a sampler the step chooses the token that follows.
     """
 
     cache: KVCache
-    embeddings: Tensor
+    ids: Sequence[int]
     positions: Tensor
+    tokens: Tensor | None = None
     sampler: Sampler | None = None
 
-
-@torch.inference_mode()
-def embed(model: LanguageModel, ids: Sequence[int]) -> Tensor:
-    """Vectors of token ids, (S, D), where the model is."""
-    return model.embed(torch.tensor(ids, dtype=torch.int64, device=model.norm.weight.device))
+    @property
+    def num_tokens(self) -> int:
+        return self.positions.shape[1]
 
 
 def num_products(model: LanguageModel, additions: Sequence[Addition]) -> int:
@@ -37,7 +37,7 @@ def num_products(model: LanguageModel, additions: Sequence[Addition]) -> int:
     return sum(
         tokens * (model.num_weights + (addition.cache.length + tokens // 2) * pair)
         for addition in additions
-        for tokens in (len(addition.embeddings),)
+        for tokens in (addition.num_tokens,)
     )
 
 
@@ -48,14 +48,41 @@ def step(model: LanguageModel, additions: Sequence[Addition]) -> list[int | BadI
     Additions of any streams and any lengths go together. Those that share a prefix read it once
     if they stand next to each other.
     """
+    logits = forward(model, additions)
     asked = [addition.sampler for addition in additions if addition.sampler]
+    if not asked and logits.is_cuda:  # a chunk counts as taken when it is, not when it is launched
+        torch.cuda.current_stream().synchronize()
+    return next_tokens(logits, asked) if asked else []
+
+
+def forward(model: LanguageModel, additions: Sequence[Addition]) -> Tensor:
+    """All of a step that a GPU is not waited for: scores (R, V), a row for each sampler."""
     segments = [
-        Segment(addition.cache, len(addition.embeddings), 1 if addition.sampler else 0)
+        Segment(addition.cache, addition.num_tokens, 1 if addition.sampler else 0)
         for addition in additions
     ]
-    hidden = model(
-        torch.cat([addition.embeddings for addition in additions]),
-        torch.cat([addition.positions for addition in additions], dim=1),
-        segments,
+    positions = torch.cat([addition.positions for addition in additions], dim=1)
+    embeddings = _embeddings(model, additions)
+    hidden = model(embeddings, positions.to(embeddings.device), segments)
+    return model.logits(hidden) if len(hidden) else hidden
+
+
+def _embeddings(model: LanguageModel, additions: Sequence[Addition]) -> Tensor:
+    """(S, D): all ids of the step are looked up in one call, and added up over the ranks in one."""
+    weight = model.norm.weight
+    ids = [token for addition in additions for token in addition.ids]
+    vectors = (
+        model.embed(torch.tensor(ids, dtype=torch.int64, device=weight.device))
+        if ids
+        else weight.new_empty(0, model.config.hidden_size)
     )
-    return next_tokens(model.logits(hidden), asked) if asked else []
+    if len(ids) == sum(addition.num_tokens for addition in additions):
+        return vectors
+    parts, start = [], 0
+    for addition in additions:
+        stop = start + len(addition.ids)
+        parts.append(vectors[start:stop])
+        if addition.tokens is not None:
+            parts.append(addition.tokens.to(vectors))
+        start = stop
+    return torch.cat(parts)

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 
-import torch
-
 from pipeline.engine.generation import Generation
 from pipeline.engine.layout import PromptWindow, lay_out
 from pipeline.engine.question import Question
-from pipeline.engine.step import Addition, embed
+from pipeline.engine.step import Addition
 from pipeline.engine.writing import Writing
 from pipeline.errors import BadInput, FailureCode, StreamError, Transient
 from pipeline.types import TokenChunk
@@ -48,7 +46,6 @@ class Stream:
         """Whether every chunk has been taken, so that questions can be asked."""
         return self.num_prefilled == len(self._layout.entries)
 
-    @torch.inference_mode()
     def addition(self, chunk: TokenChunk) -> Addition:
         """What a step has to run to take the next chunk; the chunk counts as taken after it.
 
@@ -57,15 +54,8 @@ class Stream:
         if self.is_complete:
             raise StreamError(f"chunk {chunk.index} of window {chunk.window_index}: had them all")
         entry = self._layout.entries[self.num_prefilled]
-        key = (chunk.plan_hash, chunk.window_index, chunk.index)
-        if key != entry.key:
-            raise StreamError(f"expected (plan, window, chunk) {entry.key}, got {key}")
-        expected = (entry.num_video_tokens, self._writing.language.config.hidden_size)
-        if chunk.tokens.shape != expected:
-            raise StreamError(f"chunk needs tokens {expected}, got {tuple(chunk.tokens.shape)}")
-        before = embed(self._writing.language, entry.ids_before)
-        embeddings = torch.cat((before, chunk.tokens.to(before)))
-        return Addition(self._cache, embeddings, entry.positions.to(before.device))
+        entry.require(chunk, hidden_size=self._writing.language.config.hidden_size)
+        return Addition(self._cache, entry.ids_before, entry.positions, chunk.tokens)
 
     def begin(self, number: int, question: Question, *, is_alone: bool = False) -> None:
         """Start to answer, as generation `number`; `end` it when it has a completion.

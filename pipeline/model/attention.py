@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from pipeline.engine.cache import KVCache, Prefix
@@ -152,26 +151,29 @@ def _attention(
 ) -> tuple[Tensor, Tensor]:
     """Output and log sums of query heads (1, H, S, head_dim) over (K, L, head_dim), H = groups * K.
 
-    returns: (1, H, S, head_dim), (1, H, S)
+    By the kernels that scaled_dot_product_attention chooses from, called by their names because
+    only so do they return the log sums: scores are float32 in all of them, whatever the inputs are.
+    In bfloat16 they would be off by a third where keys and queries share a large bias.
+    returns: (1, H, S, head_dim), (1, H, S) float32
     """
-    if heads.device.type != "cpu":
-        return _plain_attention(heads, keys, values, is_causal=is_causal)
-    # What scaled_dot_product_attention runs on a CPU; called by name because only so does it
-    # return the log sums. It takes H = groups * K heads and has a gradient.
-    output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
-        heads, keys.unsqueeze(0), values.unsqueeze(0), is_causal=is_causal
-    )
+    keys, values = keys.unsqueeze(0), values.unsqueeze(0)
+    if heads.device.type == "cpu":  # takes H = groups * K heads and has a gradient, as CUDA's
+        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
+            heads, keys, values, is_causal=is_causal
+        )
+    elif heads.dtype != torch.float32:
+        output, log_sum, *_ = torch.ops.aten._scaled_dot_product_flash_attention.default(
+            heads, keys, values, is_causal=is_causal
+        )
+    else:  # FlashAttention has no float32: to compare with, not to be fast
+        groups = heads.shape[1] // keys.shape[1]
+        output, log_sum, *_ = torch.ops.aten._scaled_dot_product_efficient_attention.default(
+            heads,
+            keys.repeat_interleave(groups, 1),
+            values.repeat_interleave(groups, 1),
+            None,
+            True,
+            is_causal=is_causal,
+        )
+        log_sum = log_sum[..., : heads.shape[2]]  # its rows are filled up to a multiple of 32
     return output, log_sum
-
-
-def _plain_attention(
-    heads: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool
-) -> tuple[Tensor, Tensor]:
-    """The same by its definition, for devices without a kernel that returns the log sums."""
-    groups = heads.shape[1] // keys.shape[0]
-    keys, values = keys.repeat_interleave(groups, 0), values.repeat_interleave(groups, 0)
-    scores = (heads @ keys.transpose(1, 2)).float() * heads.shape[-1] ** -0.5  # (1, H, S, L)
-    if is_causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=heads.device).triu(1)
-        scores = scores.masked_fill(mask, float("-inf"))
-    return F.softmax(scores, dim=-1).to(heads.dtype) @ values, scores.logsumexp(-1)

@@ -4,7 +4,7 @@ No weight is read, but for a head that config.json says is tied to the embedding
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +16,12 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.families.qwen2_vl.generation_config import GenerationDefaults, load_generation
 from pipeline.families.qwen2_vl.model import Qwen2VL
-from pipeline.model.checkpoint import Inventory, mismatches, read_inventory
+from pipeline.model.checkpoint import Inventory, part_of, read_inventory
 from pipeline.model.digest import digest
 from pipeline.model.head import HEAD, as_stored
 from pipeline.model.parallel import TensorParallel
 from pipeline.model.tokenizer import Tokenizer
-from pipeline.model.weights import expected_shapes
+from pipeline.model.weights import NEEDS_VLLM, TOWER, problems_of
 
 PARALLEL_SIZES = (1, 2, 4, 8)
 ELEMENT_BYTES = 2  # bfloat16, as Qwen2-VL is published and served
@@ -73,17 +73,19 @@ def check_model(path: Path) -> ModelReport:
     inventory = _collect(read_inventory, path, problems)
     warnings: list[str] = []
     if config and inventory:
-        found = [*islice(mismatches(inventory, expected_shapes(config, inventory)), MAX_MISMATCHES)]
+        found = [*islice(problems_of(config, inventory), MAX_MISMATCHES)]
         problems += found
         if not found and (stored := as_stored(config, inventory)) != config:
             config = stored
             warnings.append(OWN_HEAD)
+    if config and config.quantization:
+        warnings.append(f"{config.quantization}: {NEEDS_VLLM}")
     whole = _on_meta(config, TensorParallel()) if config else None
     return ModelReport(
         config=config,
         num_vision_parameters=_count(whole.vision) if whole else 0,
         num_language_parameters=_count(whole.language) if whole else 0,
-        shares=tuple(share_of(config, size) for size in PARALLEL_SIZES) if config else (),
+        shares=_shares(config, inventory) if config else (),
         generation=generation,
         tokenizer=tokenizer,
         inventory=inventory,
@@ -91,6 +93,12 @@ def check_model(path: Path) -> ModelReport:
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
+
+
+def num_parameters(config: ModelConfig) -> tuple[int, int]:
+    """Of the vision tower and of the language model; no checkpoint is needed."""
+    whole = _on_meta(config, TensorParallel())
+    return _count(whole.vision), _count(whole.language)
 
 
 def share_of(config: ModelConfig, size: int) -> RankShare:
@@ -104,6 +112,21 @@ def share_of(config: ModelConfig, size: int) -> RankShare:
         size=size,
         weight_bytes=ELEMENT_BYTES * _count(model),
         kv_bytes_per_token=config.kv_bytes_per_token() * num_kv_heads // config.num_kv_heads,
+    )
+
+
+def _shares(config: ModelConfig, inventory: Inventory | None) -> tuple[RankShare, ...]:
+    shares = tuple(share_of(config, size) for size in PARALLEL_SIZES)
+    if config.quantization is None:
+        return shares
+    if inventory is None:
+        return ()
+    # As stored, in equal parts: the tower is whole in the encoder, and counted to every rank.
+    tower = part_of(inventory, TOWER).size_bytes
+    rest = inventory.size_bytes - tower
+    return tuple(
+        share if share.reason else replace(share, weight_bytes=rest // share.size + tower)
+        for share in shares
     )
 
 

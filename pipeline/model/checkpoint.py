@@ -8,7 +8,7 @@ Not covered: values. A file of the right shape with other numbers is another mod
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -31,7 +31,11 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100 * MIB  # the format's own limit
 PREFIX_BYTES = 8  # little-endian length of the header
-ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# Of quantised weights, which only vLLM computes with.
+ELEMENT_BYTES = FLOAT_BYTES | {
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 # First match wins: names written by transformers 4.52 to 4.57 -> the hub's.
@@ -112,9 +116,18 @@ def mismatches(
         elif tensor.shape != shape:
             reason = f"has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
             yield CheckpointError(tensor.file, reason, tensor=name)
+        elif tensor.dtype not in FLOAT_BYTES:
+            reason = f"dtype {tensor.dtype}; supported: {', '.join(FLOAT_BYTES)}"
+            yield CheckpointError(tensor.file, reason, tensor=name)
     for name in inventory.tensors.keys() - expected.keys():
         file = inventory.tensors[name].file
         yield CheckpointError(file, "no tensor of this model", tensor=name)
+
+
+def part_of(inventory: Inventory, prefix: str) -> Inventory:
+    """The tensors whose names begin so."""
+    tensors = {name: each for name, each in inventory.tensors.items() if name.startswith(prefix)}
+    return replace(inventory, tensors=tensors)
 
 
 def read_header(folder: Path, name: str) -> dict[str, StoredTensor]:

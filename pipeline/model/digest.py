@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
+from pipeline.families.qwen2_vl.config import load_config
 from pipeline.model.checkpoint import Inventory, read_inventory
 from pipeline.model.head import has_own_head
 
@@ -24,7 +25,9 @@ def display_name(folder: Path, *, int8: bool = False) -> str:
 
     "int8" is the opt-in mode of quantize.py, "own lm_head" one that config.json knows nothing of.
     """
+    quantization = load_config(folder).quantization
     notes = [*["int8"] * int8, *["own lm_head"] * has_own_head(folder)]
+    notes += [str(quantization)] * (quantization is not None)
     name = folder.resolve().name
     return f"{name} ({', '.join(notes)})" if notes else name
 

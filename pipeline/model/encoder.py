@@ -30,7 +30,7 @@ class VisionEncoder:
         tokens: dict[int, Tensor] = {}
         for places in by_shape.values():
             batch = torch.stack([chunks[place].frames for place in places])
-            tokens.update(zip(places, self._tower(batch.to(self._device)), strict=True))
+            tokens.update(zip(places, self._tower(self._on_device(batch)), strict=True))
         return [
             TokenChunk(
                 plan_hash=chunk.plan_hash,
@@ -40,3 +40,9 @@ class VisionEncoder:
             )
             for place, chunk in enumerate(chunks)
         ]
+
+    def _on_device(self, frames: Tensor) -> Tensor:
+        """A GPU fetches them by itself, while this process goes on to say what comes next."""
+        if self._device.type == "cuda":
+            frames = frames.pin_memory()
+        return frames.to(self._device, non_blocking=True)

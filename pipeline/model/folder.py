@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.config import MIB
 from pipeline.errors import CheckpointError
+from pipeline.settings import shown
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 MERGE_FIRST = (
@@ -29,7 +30,7 @@ Fields = TypeVar("Fields", bound=HubFields)
 def require_folder(path: Path) -> Path:
     """`path`, if it is a folder with a model; what was trained beside one is refused by name."""
     if not path.is_dir():
-        raise CheckpointError(path.name or str(path), "not a model folder")
+        raise CheckpointError(str(path), "not a model folder")
     for name in ADAPTER_FILES:
         if (path / name).exists():
             raise CheckpointError(name, MERGE_FIRST)
@@ -72,7 +73,7 @@ def parse_object(name: str, text: str | bytes) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(name, f"not valid JSON: {error}") from None
     if not isinstance(content, dict):
-        raise CheckpointError(name, f"must hold a JSON object, got {type(content).__name__}")
+        raise CheckpointError(name, f"must hold a JSON object, got {shown(content)}")
     return content
 
 

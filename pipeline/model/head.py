@@ -7,15 +7,17 @@ The file's head is what was trained, so it is used, as transformers 5 does; 4.x 
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.families.qwen2_vl.config import load_config
 from pipeline.model.checkpoint import Inventory, StoredTensor, read_inventory
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 ROWS = 4096  # compared at a time
@@ -57,8 +59,10 @@ def _equal(folder: Path, one: StoredTensor, other: StoredTensor) -> bool:
     return True
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _same(one: "Tensor", other: "Tensor") -> bool:
     """Equal numbers; of two dtypes, equal in the coarser one."""
+    import torch  # noqa: PLC0415 - seconds, and most folders have one of the two
+
     if one.dtype != other.dtype:
         coarser = min(one.dtype, other.dtype, key=lambda dtype: torch.finfo(dtype).bits)
         one, other = one.to(coarser), other.to(coarser)

@@ -39,7 +39,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: each key-value head serves H / K query heads."""
+    """Grouped-query attention, added to residual: each key-value head serves H / K query heads."""
 
     def __init__(self, config: ModelConfig, parallel: TensorParallel) -> None:
         super().__init__()
@@ -72,6 +72,7 @@ class Attention(nn.Module):
         segments: Sequence[Segment],
         layer: int,
         wanted: Tensor | None,
+        residual: Tensor,
     ) -> Tensor:
         num_heads, num_turned = self.num_heads, self.num_heads + self.num_kv_heads
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # (S, H + 2K, head_dim)
@@ -81,12 +82,12 @@ class Attention(nn.Module):
         if wanted is not None:
             query = query[wanted]
         mixed = attend(query, keys, values, segments=segments, layer=layer)
-        projected: Tensor = self.o_proj(mixed.flatten(1))
+        projected: Tensor = self.o_proj(mixed.flatten(1), residual)
         return projected
 
 
 class GatedMLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)), gate and up in one matmul."""
+    """SwiGLU: residual + down(silu(gate(x)) * up(x)), gate and up in one matmul."""
 
     def __init__(self, config: ModelConfig, parallel: TensorParallel) -> None:
         super().__init__()
@@ -101,9 +102,9 @@ class GatedMLP(nn.Module):
             width, config.hidden_size, name="down_proj", bias=False, parallel=parallel
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        down: Tensor = self.down_proj(F.silu(gate) * up)
+        down: Tensor = self.down_proj(F.silu(gate).mul_(up), residual)
         return down
 
 
@@ -128,9 +129,9 @@ class DecoderLayer(nn.Module):
         layer: int,
         wanted: Tensor | None,
     ) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(x), rotary, segments, layer, wanted)
-        x = (x if wanted is None else x[wanted]) + attended
-        output: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        residual = x if wanted is None else x[wanted]
+        x = self.self_attn(self.input_layernorm(x), rotary, segments, layer, wanted, residual)
+        output: Tensor = self.mlp(self.post_attention_layernorm(x), x)
         return output
 
 
@@ -215,7 +216,8 @@ def _wanted_rows(segments: Sequence[Segment], device: torch.device) -> Tensor | 
         return None
     ends = accumulate(segment.num_tokens for segment in segments)
     rows = [
-        torch.arange(end - segment.num_wanted, end, device=device)
+        row
         for segment, end in zip(segments, ends, strict=True)
+        for row in range(end - segment.num_wanted, end)
     ]
-    return torch.cat(rows)
+    return torch.tensor(rows, dtype=torch.int64, device=device)

@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.model.language import LanguageModel
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
+from pipeline.model.quick_norm import quicken_norms
 
 MIN_ELEMENTS = 1 << 17  # below, calling oneDNN costs a single row more than it saves
 
 
 class PackedLinear(nn.Module):
-    """What a ParallelLinear computes. x: (S, in); returns (S, out)."""
+    """What a ParallelLinear computes. x: (S, in); returns (S, out).
+
+    On a rank that is alone the residual is added in the matmul.
+    """
 
     def __init__(self, layer: ParallelLinear) -> None:
         super().__init__()
@@ -28,8 +32,12 @@ class PackedLinear(nn.Module):
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self._parallel = layer.parallel
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._parallel.all_reduce(_multiply(x, self._weight, self._bias))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if residual is None:
+            return self._parallel.all_reduce(_multiply(x, self._weight, self._bias))
+        if self._parallel.size == 1:
+            return _multiply_and_add(x, self._weight, self._bias, residual)
+        return residual + self._parallel.all_reduce(_multiply(x, self._weight, self._bias))
 
 
 class PackedScores(nn.Module):
@@ -67,6 +75,7 @@ def pack(half: VisionTower | LanguageModel, *, min_elements: int = MIN_ELEMENTS)
 
     replace_linears(half, lambda layer: PackedLinear(layer) if gains(layer.weight) else layer)
     if isinstance(half, LanguageModel):
+        quicken_norms(half)
         table = half.lm_head or half.embed_tokens
         if gains(table.weight):
             scores = PackedScores(table, is_shared=half.lm_head is None)
@@ -77,6 +86,14 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     num_rows = x.shape[0]
     filled = _filled(x, kernel_rows(num_rows))
     y: Tensor = torch.ops.mkldnn._linear_pointwise.default(filled, weight, bias, "none", [], "")
+    return y[:num_rows]
+
+
+def _multiply_and_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor) -> Tensor:
+    num_rows = x.shape[0]
+    num_filled = kernel_rows(num_rows)
+    filled, other = _filled(x, num_filled), _filled(other, num_filled)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(filled, other, weight, bias, "add")
     return y[:num_rows]
 
 

@@ -119,8 +119,10 @@ class ParallelLinear(ParallelLayer):
         self.parallel = parallel
         self.alpha, self.beta = alpha, beta
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.parallel.all_reduce(self._affine(x))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """residual: (S, out), added after the sum over ranks."""
+        y = self.parallel.all_reduce(self._affine(x))
+        return y if residual is None else residual + y
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """The same layer's weight and bias without factors."""

@@ -1,8 +1,10 @@
 """The opt-in CPU mode: a language model whose matmuls run in int8.
 
-Weights are rounded once, each output row with its own scale; activations as they come, each row
-with its own, by oneDNN's kernels for bytes. Real models have massive activations, one value in a
-row hundreds of times the others: such a row gets a second byte for what the first rounds away.
+Weights are rounded once, each output row with its own scale. Activations are rounded as they come,
+each row with its own scale, to 16 bits, and multiplied as two bytes. Real models have massive
+activations, one value in a row hundreds of times the others, of which one byte would leave nothing
+else. Two rows of bytes cost hardly more than one where the weights' bytes are what takes the time,
+and half of what float32 does in a chunk's matmuls.
 Sums are of whole numbers, so a row's products depend on that row alone, to the last bit.
 Norms, attention, the embedding table and the vision tower stay as they are.
 Not covered: sameness. Words can differ from the exact model's; `measure` says by how much the
@@ -21,56 +23,65 @@ from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import LanguageModel, Segment
 from pipeline.model.packed_weights import kernel_rows
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
+from pipeline.model.quick_norm import quicken_norms
 
 LARGEST = 127  # of a signed byte; -128 stays unused, so a weight and its negative round alike
 # The largest number that an activation is rounded to. Where the CPU has no VNNI, the kernels add
 # pairs of byte products in 16 bits, which 7-bit activations alone do not overflow.
 ACTIVATIONS = (127, 63)
-# A row needs a second byte if its largest value is more than so many times its mean one. With 4 to
-# 5 times, as an ordinary row of thousands has, one byte adds less than the weights' own rounding.
-SPREAD = 5
+INTEGERS = 1.5 * 2**23  # added to a small number, rounds it to a whole one, in the sum's last bits
 TINY = torch.finfo(torch.float32).tiny
 
 
 class Int8Weight:
-    """W (out, in) as bytes, in the kernel's layout. Rows of x with a wide spread count twice."""
+    """W (out, in) as bytes, in the kernel's layout."""
 
     def __init__(self, weight: Tensor, *, largest: int) -> None:
         """largest: one of ACTIVATIONS, as `largest_activation` finds it."""
         weight = weight.detach().float()
-        self._largest = largest
         self._scale = (weight.abs().amax(1) / LARGEST).clamp_min(TINY)
-        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._packed = _pack((weight / self._scale.unsqueeze(1)).round().to(torch.int8))
+        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self._zero = largest + 1  # the digit that means 0
+        self._base = 2 * self._zero
+        self._steps = largest * self._base  # from 0 to the largest value of a row
+        self._shift = torch.tensor(INTEGERS + self._zero * self._base + self._zero)
 
-    def multiply(self, x: Tensor) -> Tensor:
-        """x @ W.T in the dtype of x: (S, in) to (S, out)."""
-        size = x.abs().float()
-        peak = size.amax(1, keepdim=True)
-        scale = peak.clamp_min(TINY * self._largest) / self._largest
-        scaled = x / scale  # float32, whatever x is
-        first = scaled.round()
-        is_wide = peak > SPREAD * size.mean(1, keepdim=True)
-        if not is_wide.any():
-            return (self._sums(first) * scale).to(x.dtype)
-        wide = is_wide.squeeze(1).nonzero().squeeze(1)
-        finer = scale[wide] / (2 * self._largest)
-        second = ((scaled[wide] - first[wide]) * (2 * self._largest)).round()
-        sums = self._sums(torch.cat([first, second]))  # together: the weights are read once
-        y = sums[: len(x)] * scale
-        return y.index_add_(0, wide, sums[len(x) :] * finer).to(x.dtype)
+    def multiply(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """start + x @ W.T in the dtype of x: (S, in) to (S, out); start: (out) or (S, out).
 
-    def _sums(self, numbers: Tensor) -> Tensor:
-        """Products of rows of whole numbers, times the weights' scales; (S, out) float32.
-
-        Filled up with rows of zeros to one of few sizes, as packed_weights.py says why.
+        Few operations: at a row or two, all together cost as much as the product.
         """
-        num_rows, zero = len(numbers), self._largest + 1
-        filled = (numbers + zero).to(torch.uint8)
-        if (num_filled := kernel_rows(num_rows)) != num_rows:
-            filled = torch.cat([filled, filled.new_zeros(num_filled - num_rows, filled.shape[1])])
-        sums = _multiply(filled, self._packed, self._scale, self._zeros, zero=zero)
-        return sums[:num_rows]
+        num_rows = len(x)
+        step = torch.linalg.vector_norm(x, torch.inf, 1, keepdim=True, dtype=torch.float32)
+        step.mul_(1 / self._steps)
+        digits = self._digits(torch.addcdiv(self._shift, x, step))
+        sums = _multiply(digits, self._packed, self._scale, self._zeros, zero=self._zero)
+        low, high = sums[:num_rows], sums[num_rows : 2 * num_rows]
+        steps = torch.add(low, high, alpha=self._base)
+        y = steps.mul_(step) if start is None else torch.addcmul(start, steps, step)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+
+    def _digits(self, numbers: Tensor) -> Tensor:
+        """The low and then the high digits of whole numbers that are a float's last bits.
+
+        numbers: (S, in) float32; returns (2 * S or more, in) uint8, filled up to one of few sizes
+        as packed_weights.py says why.
+        """
+        num_rows, width = numbers.shape
+        if self._base == 256:
+            octets = numbers.view(torch.uint8)
+            digits = octets.as_strided((2, num_rows, width), (1, octets.stride(0), 4))
+        else:
+            bits = numbers.view(torch.int32)
+            digits = torch.stack((bits % self._base, bits // self._base % self._base))
+            digits = digits.to(torch.uint8)
+        num_filled = kernel_rows(2 * num_rows)
+        if num_filled == 2 * num_rows:
+            return digits.reshape(num_filled, width)
+        filled = torch.full((num_filled, width), self._zero, dtype=torch.uint8)
+        filled[: 2 * num_rows].view(2, num_rows, width).copy_(digits)
+        return filled
 
 
 class Int8Linear(nn.Module):
@@ -82,9 +93,11 @@ class Int8Linear(nn.Module):
         self._weight = Int8Weight(weight, largest=largest)
         self._parallel = layer.parallel
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self._weight.multiply(x)
-        return self._parallel.all_reduce(y if self.bias is None else y + self.bias)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if residual is not None and self.bias is None and self._parallel.size == 1:
+            return self._weight.multiply(x, residual)
+        y = self._parallel.all_reduce(self._weight.multiply(x, self.bias))
+        return y if residual is None else residual + y
 
 
 class Int8Scores(nn.Module):
@@ -128,6 +141,7 @@ def quantize(model: LanguageModel) -> None:
     if model.norm.weight.device.type != "cpu":
         raise ConfigError(f"int8 runs on the CPU, the model is on {model.norm.weight.device}")
     largest = largest_activation()
+    quicken_norms(model)
     replace_linears(model, lambda layer: Int8Linear(layer, largest=largest))
     scores = Int8Scores(model.lm_head or model.embed_tokens, largest=largest)
     model.lm_head = scores  # type: ignore[assignment]  # all anyone asks of it is `score`

@@ -19,6 +19,7 @@ from pipeline.families.qwen2_vl.config import load_config
 from pipeline.model.folder import read_text
 
 TOKENIZER_FILE = "tokenizer.json"
+SLOW_FILE = "vocab.json"  # with merges.txt and added_tokens.json
 MAX_TEXT_BYTES = 1 << 16  # two to four bytes a token: more than any window has room for
 CONTROL_TOKENS = (
     "<|endoftext|>",
@@ -73,6 +74,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
         """The tokenizer of a model folder, checked against the folder's config.json."""
+        _require_fast(path)
         tokenizer = cls(read_text(path, TOKENIZER_FILE))
         tokenizer.require_fit(load_config(path))
         return tokenizer
@@ -198,6 +200,15 @@ def require_text(text: str) -> None:
 def _too_long(size: int, unit: str) -> BadInput:
     limit = f"limit {MAX_TEXT_BYTES} bytes"
     return BadInput(FailureCode.PROMPT_TOO_LONG, f"the text has {size} {unit}; {limit}")
+
+
+def _require_fast(path: Path) -> None:
+    if not (path / TOKENIZER_FILE).exists() and (path / SLOW_FILE).exists():
+        raise _refused(
+            f"missing; {SLOW_FILE} alone is of a slow tokenizer: write the folder's own by "
+            "transformers (AutoTokenizer.from_pretrained, then save_pretrained), or copy the "
+            "base model's where no token was added"
+        )
 
 
 def _refused(reason: str) -> CheckpointError:

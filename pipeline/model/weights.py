@@ -5,6 +5,7 @@ into its place, so a rank never holds more memory of its own than its shard and 
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,15 +13,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, Numerics
 from pipeline.errors import CheckpointError
-from pipeline.families.qwen2_vl.config import load_config
+from pipeline.families.qwen2_vl.config import CONFIG_FILE, load_config
 from pipeline.families.qwen2_vl.model import Qwen2VL
-from pipeline.model.checkpoint import Inventory, StoredTensor, mismatches, read_inventory
+from pipeline.model.checkpoint import Inventory, StoredTensor, mismatches, part_of, read_inventory
 from pipeline.model.head import EMBEDDINGS, HEAD, as_stored
 from pipeline.model.parallel import TensorParallel, TensorPart
 
 __all__ = ["default_dtype", "expected_shapes", "load_config", "load_model"]
+
+TOWER = "visual."
+NEEDS_VLLM = (
+    "vidray's own engine computes with plain weights; serve it by vLLM, with `engine: vllm` under "
+    "`decoders` of a profile"
+)
 
 Half = Literal["vision", "language"]
 HALVES: tuple[Half, ...] = ("vision", "language")
@@ -42,24 +49,36 @@ def load_model(
     """
     config, device = load_config(path), torch.device(device)
     inventory = read_inventory(path)
-    for problem in mismatches(inventory, expected_shapes(config, inventory)):
+    for problem in problems_of(config, inventory):
         raise problem
+    if config.quantization is not None and "language" in halves:
+        raise CheckpointError(CONFIG_FILE, f"{config.quantization}: {NEEDS_VLLM}")
     if "language" in halves:
         config = as_stored(config, inventory)
     with torch.device("meta"):
         model = Qwen2VL(config, parallel, shares_vision="vision" in halves)
     for half in halves:
-        _allocate(getattr(model, half), dtype or default_dtype(device), device)
+        allocate(getattr(model, half), dtype or default_dtype(device), device)
     _fill(model, inventory)
     return model.requires_grad_(False).eval()
 
 
-def default_dtype(device: torch.device) -> torch.dtype:
-    """float32 on a CPU, where bfloat16 matmuls are slow; elsewhere bfloat16, never float16.
+def problems_of(config: ModelConfig, inventory: Inventory) -> Iterator[CheckpointError]:
+    """What keeps the files from being a checkpoint of `config`.
 
-    Attention scores of Qwen2-VL overflow float16 (huggingface/transformers #33294).
+    Of a quantised one the tower alone is looked at: what the rest consists of is vLLM's to know.
     """
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
+    shapes = expected_shapes(config, inventory)
+    if config.quantization is None:
+        return mismatches(inventory, shapes)
+    tower = {name: shape for name, shape in shapes.items() if name.startswith(TOWER)}
+    return mismatches(part_of(inventory, TOWER), tower)
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """What weights are computed in where nobody says otherwise."""
+    dtype: torch.dtype = getattr(torch, Numerics.on(device.type).dtype)
+    return dtype
 
 
 def expected_shapes(config: ModelConfig, inventory: Inventory) -> dict[str, tuple[int, ...]]:
@@ -75,7 +94,7 @@ def expected_shapes(config: ModelConfig, inventory: Inventory) -> dict[str, tupl
     return shapes
 
 
-def _allocate(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+def allocate(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Give every parameter memory; rows that no part fills (vocabulary padding) are zero."""
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.cores import use_threads
 from pipeline.engine.lane import settle
+from pipeline.errors import Transient
 from pipeline.model.encoder import VisionEncoder
 from pipeline.ports import Encoded
 from pipeline.span import Process, Span
@@ -15,16 +16,17 @@ from pipeline.stages.order import LeastLeftFirst
 from pipeline.types import FrameChunk, TokenChunk
 from pipeline.video.windows import CHUNK_TOKENS
 
-MAX_BATCH = 4  # chunks; more only makes the first of them wait,
-BATCH_TOKENS = CHUNK_TOKENS  # and a full chunk keeps the tower busy alone
+BATCH_TOKENS = CHUNK_TOKENS  # a full chunk keeps a CPU's tower busy alone
+SMALL_CHUNKS = 4  # in the room of a full one: more only makes the first of them wait
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WaitingFrames:
-    """A chunk of frames, and how many of its window come after it."""
+    """A chunk of frames, how many of its window come after it, and whether others go first."""
 
     chunk: FrameChunk
     left: int
+    yields: bool
     done: "asyncio.Future[Encoded[TokenChunk]]"
 
 
@@ -32,6 +34,7 @@ class EncodingStage:
     """Encodes what waits, in one thread of `thread`.
 
     num_threads: of torch, at most; None leaves them alone. to_host: tokens leave the device there.
+    batch_tokens: that are encoded together, but for a larger chunk, which is alone.
     observe: is told of every batch, its chunks, and how many are left. batch_s: a batch that takes
     longer has failed, and on_failure is told.
     """
@@ -43,6 +46,7 @@ class EncodingStage:
         thread: Executor,
         num_threads: int | None = None,
         to_host: bool = False,
+        batch_tokens: int = BATCH_TOKENS,
         process: Process | None = None,
         observe: Callable[[Span, int, int], None] = lambda span, num_chunks, num_waiting: None,
         batch_s: float | None = None,
@@ -52,6 +56,7 @@ class EncodingStage:
         self._thread = thread
         self._num_threads = num_threads
         self._to_host = to_host
+        self._batch_tokens = batch_tokens
         self._process = process or Process.here("encoder")
         self._observe = observe
         self._batch_s = batch_s
@@ -60,14 +65,16 @@ class EncodingStage:
         self._order = LeastLeftFirst()
         self._encoding: asyncio.Task[None] | None = None
 
-    async def encode(self, frames: FrameChunk, *, left: int) -> Encoded[TokenChunk]:
+    async def encode(
+        self, frames: FrameChunk, *, left: int, yields: bool = False
+    ) -> Encoded[TokenChunk]:
         """The chunk's tokens, and what that took: the time of its whole batch.
 
         left: chunks of the window after it
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Encoded[TokenChunk]] = loop.create_future()
-        self._waiting.append(WaitingFrames(frames, left, done))
+        self._waiting.append(WaitingFrames(frames, left, yields, done))
         running = self._encoding
         if running is None or running.done() or running.get_loop() is not loop:
             self._encoding = loop.create_task(self._encode_all())
@@ -88,10 +95,12 @@ class EncodingStage:
             async with asyncio.timeout(self._batch_s):
                 encoded, span = await loop.run_in_executor(self._thread, self._timed, chunks)
         except Exception as error:  # noqa: BLE001 - each waiter is told
+            told = error
             if isinstance(error, TimeoutError):
                 self._on_failure(error)
+                told = Transient(f"an encoder hangs for {self._batch_s:g} s")
             for each in batch:
-                settle(each.done, error)
+                settle(each.done, told)
             return
         self._observe(span, len(batch), len(self._waiting))
         for each, chunk in zip(batch, encoded, strict=True):
@@ -106,13 +115,15 @@ class EncodingStage:
         for each in self._waiting:
             oldest.setdefault(each.chunk.plan_hash, each)
         batch: list[WaitingFrames] = []
-        room = BATCH_TOKENS
-        for each in self._order.sorted(oldest.values(), left=lambda each: each.left):
+        room = self._batch_tokens
+        for each in self._order.sorted(
+            oldest.values(), left=lambda each: each.left, yields=lambda each: each.yields
+        ):
             num_tokens = each.chunk.grid.num_tokens
             if not batch or num_tokens <= room:
                 batch.append(each)
                 room -= num_tokens
-        batch = batch[:MAX_BATCH]
+        batch = batch[: SMALL_CHUNKS * max(1, self._batch_tokens // CHUNK_TOKENS)]
         self._waiting = [each for each in self._waiting if each not in batch]
         return batch
 

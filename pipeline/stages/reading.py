@@ -6,20 +6,23 @@ A chunk is read when it is asked for; until then the child decodes ahead into a 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from pipeline.config import DecodeLimits
 from pipeline.engine.ids import StreamId
 from pipeline.errors import Transient
+from pipeline.leases import Claim
 from pipeline.ports import Opened, Read
 from pipeline.span import Process, Span
 from pipeline.stages import precedence
 from pipeline.tasks.requests import View
 from pipeline.types import FrameChunk
-from pipeline.video.reader import Media, Reader, open_media
+from pipeline.video.libraries import Reader
+from pipeline.video.reader import Media, open_media
+from pipeline.video.sandbox import measures_held
 from pipeline.video.source import Source, identity
 
 Result = TypeVar("Result")
@@ -38,12 +41,17 @@ class OpenVideo:
     def open(self, source: Source, limits: DecodeLimits) -> Opened:
         self._media = self._held.enter_context(open_media(source, limits))
         size_bytes = source.path.stat().st_size
-        return Opened(media=self._media.info, etag=identity(source), size_bytes=size_bytes)
+        return Opened(
+            media=self._media.info,
+            etag=identity(source),
+            size_bytes=size_bytes,
+            sandbox=self._media.sandbox,
+        )
 
     def read(self, begins: View | None, reader: Reader) -> Read[FrameChunk]:
         started_s = time.monotonic()
         if self._media is None:
-            raise Transient("the video was not opened")
+            raise Transient("the video is not open")
         if begins is not None:
             self._chunks = self._media.read(begins.plan, begins.window, reader=reader)
         chunk = next(self._chunks, None)
@@ -54,7 +62,7 @@ class OpenVideo:
         return Read(chunk, chunk.is_damaged, span)
 
     def close(self) -> None:
-        self._chunks = iter(())
+        self._media, self._chunks = None, iter(())  # who still comes finds nothing to read
         self._held.close()
 
 
@@ -64,7 +72,8 @@ class ReadingStage:
     Names are registered in the order of the calls, before any of them waits: a video that is closed
     while it is being opened is closed.
     num_threads: videos that are read at once. observe: is told of every chunk, and of how many are
-    asked for and not read.
+    asked for and not read. on_failure: is told when a thread hangs, as in a file system that does
+    not answer: it is lost.
     """
 
     def __init__(
@@ -75,12 +84,15 @@ class ReadingStage:
         num_threads: int = 1,
         process: Process | None = None,
         observe: Callable[[Span, int], None] = lambda span, num_waiting: None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._limits = limits
         self._reader: Reader = reader
         self._process = process or Process.here("reader")
         self._observe = observe
+        self._on_failure = on_failure
         self._videos: dict[StreamId, OpenVideo] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._num_waiting = 0  # chunks asked for and not read
         self._thread = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
 
@@ -89,10 +101,14 @@ class ReadingStage:
         """Of those that are open."""
         return tuple(self._videos)
 
+    async def sandbox(self) -> tuple[str, ...]:
+        """The measures of confinement.py that hold the children here. Raises Transient."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, measures_held)
+
     async def open(self, video: StreamId, source: Source) -> Opened:
         """Start a child on the video and read its header. Raises BadInput."""
         limits = self._limits
-        if self._videos:
+        if any(video.yields or not other.yields for other in self._videos):
             limits = replace(limits, niceness=precedence.LATER_VIDEOS)
         opening = self._videos[video] = OpenVideo(self._process)
         return await self._on_thread(opening, lambda: opening.open(source, limits))
@@ -111,24 +127,67 @@ class ReadingStage:
         return read
 
     async def close(self, video: StreamId) -> None:
-        """Kill the video's children, after the chunk they are at; unknown names are fine."""
+        """Kill the video's children, after the chunk they are at; unknown names are fine.
+
+        Done whatever becomes of the caller: nobody else knows the video any more.
+        """
         if video in self._videos:
-            closing = self._videos.pop(video)
-            async with closing.lock:
-                await asyncio.get_running_loop().run_in_executor(None, closing.close)
+            closing = asyncio.create_task(self._close(self._videos.pop(video)))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
 
     async def release(self, owner: str) -> None:
         """Close every video that this owner left open."""
         await asyncio.gather(*(self.close(each) for each in self.videos if each.owner == owner))
 
+    def renew(self, claim: Claim) -> None:
+        """In one process no call is lost, and nobody falls silent."""
+
     async def ready(self) -> bool:
         """It always is."""
         return True
 
-    def stop(self) -> None:
-        """End the threads; what they are in the middle of is finished first."""
-        self._thread.shutdown(cancel_futures=True)
+    def stop(self, *, waits: bool = True) -> None:
+        """End the threads; what they are in the middle of is finished first, and waited for."""
+        self._thread.shutdown(wait=waits, cancel_futures=True)
+
+    async def _close(self, video: OpenVideo) -> None:
+        async with video.lock:
+            await asyncio.get_running_loop().run_in_executor(None, video.close)
 
     async def _on_thread(self, video: OpenVideo, work: Callable[[], Result]) -> Result:
-        async with video.lock:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """The children are bounded by their limits, so only what is around them can hang.
+
+        Whoever gives up waiting gives up the lock only when the thread has left the video: its
+        files and pictures must not be closed under it. One that hangs holds it for ever.
+        """
+        loop = asyncio.get_running_loop()
+        left: Future[None] = Future()  # the thread has left the video, or will never come to it
+
+        def unlock(_: Future[None]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(video.lock.release)
+
+        def visit() -> Result:
+            if not left.set_running_or_notify_cancel():
+                raise Transient("nobody waits for it any more")
+            try:
+                return work()
+            finally:
+                left.set_result(None)
+
+        await video.lock.acquire()
+        left.add_done_callback(unlock)
+        try:
+            async with asyncio.timeout(self._limits.hang_s) as deadline:
+                return await loop.run_in_executor(self._thread, visit)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            self._videos = {name: one for name, one in self._videos.items() if one is not video}
+            lost = Transient(f"a reader hangs for {self._limits.hang_s:.0f} s")
+            self._on_failure(lost)
+            raise lost from error
+        finally:
+            left.cancel()

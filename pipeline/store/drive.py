@@ -5,38 +5,54 @@ Running it again resumes: whatever a driver that died had not committed is made 
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import Stopped
-from pipeline.store.commit import Part, Receipt, commit_part, finish, missing_parts
+from pipeline.about import about
+from pipeline.errors import Stopped, Transient
+from pipeline.life import end, here
+from pipeline.store.commit import (
+    Part,
+    Receipt,
+    commit_part,
+    finish,
+    missing_parts,
+)
 from pipeline.store.items import Item
 from pipeline.store.job_plan import Checkpoint, JobPlan, PlannedItems, pass_by
 from pipeline.store.objects import ObjectStore
+from pipeline.store.part_claims import Claims, Order, Wait, rotated
 from pipeline.store.retry import RetryPolicy, retry
+from pipeline.threads import in_thread
 
 Row = TypeVar("Row")
 COMMIT_POLICY = RetryPolicy(attempts=3)  # beyond the store's own retries
+LOOK_WHETHER_STOPPING_S = 0.5  # while waiting for other drivers
+RENEW_S = 5.0  # between two looks at what one's own claims need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work(Generic[Row]):
     """How items become rows.
 
-    make_row: one item's row; what it raises stops the job, a video's own fault is a row. It may
-    wait in asyncio.to_thread: there is a thread per item. to_table: rows with a column video_id.
-    num_at_once: items being made. committed: hears of each part.
+    make_row: one item's row; what it raises stops the job, a video's own fault is a row.
+    to_table: rows with a column video_id. num_at_once: items being made. order: of the missing
+    parts. begun: hears which parts these are; committed: of each part; found: of each that another
+    driver made meanwhile. gets_on: whether others should leave it what is under way.
     """
 
     make_row: Callable[[Item], Awaitable[Row]]
     to_table: Callable[[Sequence[Row]], pa.Table]
     num_at_once: int = 1
+    order: Order = rotated
+    begun: Callable[[Sequence[int]], None] = lambda missing: None
     committed: Callable[[Receipt], None] = lambda receipt: None
+    found: Callable[[int], None] = lambda index: None
+    gets_on: Callable[[], bool] = lambda: True
     commit_policy: RetryPolicy = COMMIT_POLICY
 
 
@@ -54,45 +70,35 @@ async def drive(
     is_stopping: asked before each part; once it is so, those under way are the last, and Stopped is
     raised if others are missing.
     """
-    # The loop's own few threads may all wait for copies while finished parts wait for a thread.
-    threads = ThreadPoolExecutor(work.num_at_once, thread_name_prefix="item")
-    asyncio.get_running_loop().set_default_executor(threads)
-    missing = await asyncio.to_thread(missing_parts, store, plan, checkpoint=checkpoint)
-    begun = takewhile(lambda index: not is_stopping(), missing)
-    receipts = await make_parts(store, plan, begun, work, checkpoint=checkpoint)
-    if len(receipts) < len(missing):
-        raise Stopped(f"{len(missing) - len(receipts)} of {plan.num_parts} parts are missing")
-    sha256s = {receipt.index: receipt.sha256 for receipt in receipts}
-    await asyncio.to_thread(finish, store, plan, sha256s=sha256s, checkpoint=checkpoint)
-    return receipts
-
-
-async def make_parts(
-    store: ObjectStore,
-    plan: JobPlan,
-    indices: Iterable[int],
-    work: Work[Row],
-    *,
-    checkpoint: Checkpoint = pass_by,
-) -> list[Receipt]:
-    """Make and commit these parts, their items in order; parts overlap, so none waits for one."""
-    stream: Iterator[tuple[_OpenPart[Row], Item]] = _items(
-        PlannedItems(store, plan), indices, plan.job_id
-    )
+    missing = await in_thread(missing_parts, store, plan, checkpoint=checkpoint)
+    work.begun(missing)
+    found: list[int] = []
+    name = here()
+    claims = Claims(store, plan, missing, name=name, order=work.order, found=found.append)
+    planned = PlannedItems(store, plan)
+    stream: Iterator[_Taken[Row] | Wait] = _items(planned, claims.taken(), plan.job_id, is_stopping)
     turn = asyncio.Lock()
     receipts: list[Receipt] = []
 
+    async def take() -> _Taken[Row] | None:
+        async with turn:  # taking an item may claim a part, and read a shard of the plan
+            while True:
+                taken = await in_thread(next, stream, None)
+                while found:
+                    work.found(found.pop())
+                if not isinstance(taken, Wait):
+                    return taken
+                await _wait(taken.seconds, is_stopping)
+
     async def worker() -> None:
-        while True:
-            async with turn:  # taking an item may read a shard of the plan
-                taken = await asyncio.to_thread(next, stream, None)
-            if taken is None:
-                return
+        while (taken := await take()) is not None:
             open_part, item = taken
-            open_part.rows.append(await work.make_row(item))
-            if open_part.is_whole:
-                receipts.append(await asyncio.to_thread(commit, open_part))
-                work.committed(receipts[-1])
+            with about(part=open_part.part.index):
+                open_part.rows.append(await work.make_row(item))
+                if open_part.is_whole:
+                    receipts.append(await in_thread(commit, open_part))
+                    claims.made(open_part.part.index)
+                    work.committed(receipts[-1])
 
     def commit(open_part: _OpenPart[Row]) -> Receipt:
         rows = work.to_table(open_part.rows)
@@ -101,13 +107,34 @@ async def make_parts(
             work.commit_policy,
         )
 
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            if work.gets_on():
+                with suppress(Transient):  # it may be lost
+                    await in_thread(claims.renew)
+
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(work.num_at_once):
-                group.create_task(worker())
+            workers = [group.create_task(worker()) for _ in range(work.num_at_once)]
+            renewing = group.create_task(renew())
+            await asyncio.gather(*workers)
+            renewing.cancel()
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    finally:
+        end(name)
+    if claims.num_left:
+        raise Stopped(f"{claims.num_left} of {plan.num_parts} parts are missing")
+    sha256s = {each.index: each.sha256 for each in receipts if each.sha256 is not None}
+    await in_thread(finish, store, plan, sha256s=sha256s, checkpoint=checkpoint)
     return receipts
+
+
+async def _wait(seconds: float, is_stopping: Callable[[], bool]) -> None:
+    while seconds > 0 and not is_stopping():
+        await asyncio.sleep(min(seconds, LOOK_WHETHER_STOPPING_S))
+        seconds -= LOOK_WHETHER_STOPPING_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +149,20 @@ class _OpenPart(Generic[Row]):
         return len(self.rows) == len(self.part.video_ids)
 
 
+_Taken = tuple[_OpenPart[Row], Item]
+
+
 def _items(
-    planned: PlannedItems, indices: Iterable[int], job_id: str
-) -> Iterator[tuple[_OpenPart[Row], Item]]:
+    planned: PlannedItems,
+    indices: Iterator[int | Wait],
+    job_id: str,
+    is_stopping: Callable[[], bool],
+) -> Iterator[_Taken[Row] | Wait]:
     """Every item of these parts, with the part it belongs to; one part is read at a time."""
-    for index in indices:
+    while not is_stopping() and (index := next(indices, None)) is not None:
+        if isinstance(index, Wait):
+            yield index
+            continue
         items = planned.part(index)
         part = Part(
             job_id=job_id,

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
@@ -29,28 +29,36 @@ from pipeline.errors import (
     Transient,
     VidrayError,
 )
-from pipeline.store.objects import ObjectInfo, check_key, source_changed, too_many_bytes
+from pipeline.store.objects import ObjectInfo, check_path_key, source_changed, too_many_bytes
 
+LeftOut = Callable[[str], None]
 TEMP_SUFFIX = ".tmp"  # of a put that was cut short; fsck removes it
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMES_PER_BLOCK = 65_536
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}  # the last of an output's place
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _PASSING = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE}
 
 
 class LocalStore:
-    """ObjectStore over a folder: keys are paths below it."""
+    """ObjectStore over a folder: keys are paths below it.
 
-    def __init__(self, folder: str) -> None:
+    left_out: hears of folders below it that a listing leaves out, which is an error without it.
+    """
+
+    def __init__(self, folder: str, *, left_out: LeftOut | None = None) -> None:
         self._root = os.path.abspath(folder)
+        self._left_out = left_out
 
     @property
     def uri(self) -> str:
         return self._root
+
+    def describe(self, key: str) -> str:
+        return os.path.join(self._root, key)
 
     def head(self, key: str) -> ObjectInfo:
         with _reading(), self._open_file(key) as file:
@@ -79,7 +87,7 @@ class LocalStore:
             return info
 
     def put_new(self, key: str, data: bytes) -> bool:
-        with _serving(self._root), self._open_parent(check_key(key), create=True) as (parent, name):
+        with _serving(self._root), self._open_parent(_checked(key), create=True) as (parent, name):
             temp = f".{uuid.uuid4().hex}{TEMP_SUFFIX}"
             try:
                 _write_whole(parent, temp, data)
@@ -101,12 +109,22 @@ class LocalStore:
         with (
             _serving(self._root),
             suppress(FileNotFoundError),
-            self._open_parent(check_key(key), create=False) as (parent, name),
+            self._open_parent(_checked(key), create=False) as (parent, name),
         ):
             os.unlink(name, dir_fd=parent)
 
+    def move(self, key: str, to: str) -> None:
+        with (
+            _serving(self._root),
+            self._open_parent(check_path_key(key), create=False) as (parent, name),
+            self._open_parent(check_path_key(to), create=True) as (new_parent, new_name),
+        ):
+            os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=new_parent)
+            os.fsync(new_parent)
+            os.fsync(parent)
+
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Depth first by name, without following symlinks; odd files are listed, not hidden."""
+        """Depth first by name; no symlink leads to another folder; odd files are listed too."""
         open_folders = [iter([prefix.rpartition("/")[0]])]
         while open_folders:
             if (path := next(open_folders[-1], None)) is None:
@@ -121,22 +139,42 @@ class LocalStore:
                 if key.startswith(prefix) or prefix.startswith(key):
                     open_folders.append(self._children(key))
             elif key.startswith(prefix):
-                # A name that is not UTF-8 gets a key that opens nothing: one failure, not a crash.
-                printable = os.fsencode(key).decode("utf-8", "backslashreplace")
-                yield _describe(printable, status)
+                if stat.S_ISLNK(status.st_mode) and os.path.isdir(os.path.join(self._root, key)):
+                    self._leave_out(key, "a link to a folder is not followed")
+                yield _describe(key, self._at_the_end(key, status))
+
+    def _at_the_end(self, key: str, status: os.stat_result) -> os.stat_result:
+        """Of the regular file that a link ends at; of anything else its own."""
+        if stat.S_ISLNK(status.st_mode):
+            with suppress(OSError):
+                end = os.stat(os.path.join(self._root, key))
+                return end if stat.S_ISREG(end.st_mode) else status
+        return status
 
     def _children(self, key: str) -> Iterator[str]:
         """Keys in one folder, sorted; a million names cost about 30 bytes each, not 100."""
         blocks, block = [], []
-        with os.scandir(os.path.join(self._root, key)) as entries:
-            for entry in entries:
-                block.append(os.fsencode(entry.name))
-                if len(block) == _NAMES_PER_BLOCK:
-                    blocks.append(pa.array(block, pa.binary()))
-                    block = []
+        try:
+            with os.scandir(os.path.join(self._root, key)) as entries:
+                for entry in entries:
+                    block.append(os.fsencode(entry.name))
+                    if len(block) == _NAMES_PER_BLOCK:
+                        blocks.append(pa.array(block, pa.binary()))
+                        block = []
+        except FileNotFoundError:
+            if not key:
+                raise  # else it is gone since its own folder was read
+        except PermissionError as error:
+            if not key or self._left_out is None:
+                raise
+            self._leave_out(key, f"the folder cannot be read ({error.strerror})")
         names = pa.chunked_array([*blocks, pa.array(block, pa.binary())])
         order = pc.sort_indices(names)
         return (f"{key}/{os.fsdecode(names[i.as_py()].as_py())}" for i in order)
+
+    def _leave_out(self, key: str, why: str) -> None:
+        if self._left_out is not None:
+            self._left_out(f"{os.path.join(self._root, key)}: {why}")
 
     @contextmanager
     def _open_parent(self, key: str, *, create: bool) -> Iterator[tuple[int, str]]:
@@ -159,7 +197,7 @@ class LocalStore:
 
     @contextmanager
     def _open_file(self, key: str) -> Iterator[IO[bytes]]:
-        with self._open_parent(check_key(key), create=False) as (parent, name):
+        with self._open_parent(_checked(key), create=False) as (parent, name):
             # O_NONBLOCK: opening a FIFO would otherwise wait for a writer, perhaps for ever.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             handle = os.open(name, flags, dir_fd=parent)
@@ -168,6 +206,10 @@ class LocalStore:
             raise _not_regular()
         with os.fdopen(handle, "rb") as file:
             yield file
+
+
+def _checked(key: str) -> str:
+    return check_path_key(key, errors="surrogateescape")
 
 
 def _write_whole(parent: int, name: str, data: bytes) -> None:

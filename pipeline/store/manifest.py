@@ -1,15 +1,16 @@
-"""Manifests: a list of videos as txt (a uri a line), csv, tsv, jsonl or parquet, as a stream.
+"""Manifests: a list of videos as txt (a uri a line), csv, tsv, jsonl, json or parquet, as a stream.
 
-Columns: uri (or url, path, video), and optionally questions (or question, ask) and ground (a text,
-or a list of them: a JSON list in csv), start_s and end_s. Any other column rides along into the
-video's row as text. What cannot be read ends the job before it starts, by its line.
+Columns: uri (or url, path, video, file_name, ...), and optionally questions (or question, ask) and
+ground (a text, or a list of them: a JSON list in csv), start_s and end_s. Any other column rides
+along into the video's row as text, and so does the label of a list of `path label` lines. What
+cannot be read ends the job before it starts, by its line.
 """
 
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import IO, Any
@@ -20,26 +21,41 @@ from pipeline.store.items import Item
 from pipeline.store.parquet import read_batches
 
 NAMES = {
-    "uri": ("uri", "url", "path", "video"),  # the first that is there; the others ride along
+    "uri": (  # the first that is there; the others ride along
+        *("uri", "url", "path", "video", "file", "file_name", "filename"),
+        *("file_path", "filepath", "video_path"),
+    ),
     "questions": ("questions", "question", "ask"),
     "ground": ("ground",),
     "start_s": ("start_s",),
     "end_s": ("end_s",),
 }
 MAX_LINE_CHARS = 1 << 20
+MAX_ARRAY_BYTES = 256 << 20  # of a JSON array, which is read whole
 MAX_EXTRA_CHARS = 1 << 16  # of a row's other columns together, names included
 DELIMITERS = ",;\t|"
 _BATCH_ROWS = 1024
+
+_PACKED = {
+    b"\x1f\x8b": "packed by gzip; unpack it",
+    b"PK\3\4": "a workbook or an archive; save it as CSV",
+    b"PAR1": "Parquet; name it .parquet",
+}
+
+_BLANKS = re.compile(r"\s*")
+_LABELS = re.compile(r"(.*\.(?=\d*[a-zA-Z])\w{2,5})[\s,;|]+(-?\d+(?:[\s,;|]+-?\d+)*)\s*")
 
 Row = Mapping[str, Any]
 
 
 class _Wrong(ValueError):
-    """What a line holds is not what was expected of it. number: from 1; None: the whole file."""
+    """What a line holds is not what was expected of it. number: of the line, from 1; where: of
+    what has no lines; without either it is the whole file.
+    """
 
-    def __init__(self, what: str, *, number: int | None = None) -> None:
+    def __init__(self, what: str, *, number: int | None = None, where: str = "") -> None:
         super().__init__(what)
-        self.number = number
+        self.where = where or ("" if number is None else f"line {number}")
 
 
 def read_manifest(
@@ -47,23 +63,25 @@ def read_manifest(
 ) -> Iterator[Item]:
     """Items in file order. resolve: from a uri as written to an absolute one.
 
-    file: seekable. ConfigError names the manifest, the line (of Parquet: the row) and what was
-    expected there.
+    file: seekable. ConfigError names the manifest, the line (of Parquet: the row, of a JSON array:
+    the entry) and what was expected there.
     """
-    unit = "row" if suffix == ".parquet" else "line"
     try:
-        for number, row in _READERS[suffix](file):
+        for where, row in _READERS[suffix](file):
             try:
                 yield _item(row, resolve)
             except ValueError as error:
-                raise _Wrong(str(error), number=number) from error
+                raise _Wrong(str(error), where=where) from error
     except _Wrong as error:
-        where = "" if error.number is None else f", {unit} {error.number}"
-        raise ConfigError(f"manifest {name}{where}: {error}") from error
+        raise ConfigError(
+            f"manifest {', '.join(filter(None, (name, error.where)))}: {error}"
+        ) from error
 
 
 def _item(row: Row, resolve: Callable[[str], str]) -> Item:
     ours = _ours(tuple(row))
+    if "uri" not in ours:
+        raise ValueError(_unnamed("field", row))
     values = {name: row[column] for name, column in ours.items()}
     extra = {key: value for key, value in row.items() if key not in ours.values()}
     return Item(
@@ -88,6 +106,8 @@ def _ours(columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _uri(value: object) -> str:
+    if isinstance(value, dict) and value.get("bytes") is None:
+        value = value.get("path", value)  # a video of datasets that is not in the table itself
     if not isinstance(value, str) or not value:
         raise ValueError(f"uri must be a path or s3://bucket/key, got {shown(value)}")
     return value
@@ -97,11 +117,12 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     """No text, one text, or a list of texts; csv writes a list as JSON."""
     if value is None or value == "":
         return ()
-    if isinstance(value, str) and not value.startswith("["):
-        return (value,)
-    texts = _parsed(value) if isinstance(value, str) else value
+    texts = _parsed(value) if isinstance(value, str) and value.startswith("[") else value
+    texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name} must be a text or a list of texts, got {shown(value)}")
+    if any(_storable(text) != text for text in texts):
+        raise ValueError(f"{name} must be Unicode text, got {shown(value)}")
     return tuple(texts)
 
 
@@ -114,8 +135,10 @@ def _parsed(text: str) -> object:
 
 
 def _seconds(name: str, value: Any) -> float | None:
-    """Spreadsheets that write semicolons between fields write a comma in numbers."""
-    if value is None or value == "":
+    """Spreadsheets that write semicolons between fields write a comma in numbers, and pandas writes
+    NaN where there is nothing.
+    """
+    if value is None or value == "" or str(value).lower() == "nan":
         return None
     text = str(value).strip()
     try:
@@ -146,32 +169,61 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
-    """Lines with their ends, by number; a line without end cannot fill the memory."""
-    is_wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets save "Unicode text"
+def _lines(file: IO[bytes], *, any_bytes: bool = False) -> Iterator[tuple[int, str]]:
+    """Lines with their ends, by number; a line without end cannot fill the memory.
+
+    any_bytes: of names, which need not be UTF-8.
+    """
+    start = file.read(4)
+    packed = next((what for magic, what in _PACKED.items() if start.startswith(magic)), None)
+    if packed is not None:
+        raise _Wrong(packed)
+    is_wide = start[:2] in (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets save "Unicode text"
     file.seek(0)
     encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
     text = io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
+    wrong = "[\0\ufffd]" if is_wide else "\0" if any_bytes else "[\0\ud800-\udfff]"
     number = 0
-    while line := text.readline(MAX_LINE_CHARS):
-        number += 1
-        if len(line) == MAX_LINE_CHARS:
-            raise _Wrong(f"longer than {MAX_LINE_CHARS} characters", number=number)
-        if not line.isascii() and re.search("[\ud800-\udfff]" if not is_wide else "\ufffd", line):
-            raise _Wrong(
-                f"not {'UTF-16' if is_wide else 'UTF-8'} text; save it as UTF-8", number=number
-            )
-        yield number, line
-    text.detach()
+    try:
+        while line := text.readline(MAX_LINE_CHARS):
+            number += 1
+            if len(line) == MAX_LINE_CHARS:
+                raise _Wrong(f"longer than {MAX_LINE_CHARS} characters", number=number)
+            if re.search(wrong, line):
+                kind = "UTF-16" if is_wide else "UTF-8"
+                raise _Wrong(f"not {kind} text; save it as UTF-8", number=number)
+            yield number, line
+    finally:
+        if not file.closed:  # by whoever gave up, before this was
+            text.detach()
 
 
-def _txt(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(file):
-        if uri := line.rstrip("\r\n"):
-            yield number, {"uri": uri}
+def _txt(file: IO[bytes]) -> Iterator[tuple[str, Row]]:
+    """A uri a line, or a table: so spreadsheets name what they save as Unicode text."""
+    for number, line in _lines(file, any_bytes=True):
+        uri = line.rstrip("\r\n")
+        if number == 1 and "uri" in _ours(tuple(uri.split(_delimiter(uri)))):
+            break
+        if uri.strip() and not _is_comment(uri):
+            yield f"line {number}", _labelled(uri)
+    else:
+        return
+    file.seek(0)
+    yield from _csv(file)
 
 
-def _csv(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
+def _is_comment(line: str) -> bool:
+    """A name that begins so is written ./#1.mp4 where it looks like none."""
+    return line.startswith("#") and (line[1:2] in ("", "#", " ", "\t") or not _is_place(line))
+
+
+def _labelled(line: str) -> Row:
+    """A place, and the numbers of classes behind it in lists for training classifiers."""
+    found = _LABELS.fullmatch(line)
+    return {"uri": line} if found is None else {"uri": found[1], "label": found[2]}
+
+
+def _csv(file: IO[bytes]) -> Iterator[tuple[str, Row]]:
     """Fields between commas, semicolons, tabs or bars, as the header shows."""
     lines = (line for _, line in _lines(file))
     first, num_skipped = next(lines, ""), 0
@@ -179,26 +231,38 @@ def _csv(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
     if named:
         first, num_skipped = next(lines, ""), 1
     delimiter = named[1] if named else _delimiter(first)
-    rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+    rows = csv.reader(
+        chain([first], lines),
+        delimiter=delimiter,
+        skipinitialspace=f"{delimiter} " in first,  # as people write lists
+        strict=True,
+    )
     header: list[str] | None = None
+    is_list = False
+    num_read = 0
     try:
         for row in rows:
-            number = rows.line_num + num_skipped
+            number, num_read = num_read + 1 + num_skipped, rows.line_num  # where it begins
             if not any(cell.strip() for cell in row):
                 continue  # a blank line, or one of nothing but delimiters
             if header is None:
                 header = _header(row, number)
-                if header is not row:
-                    yield number, dict(zip(header, row, strict=True))
-            elif len(row) != len(header):
+                is_list = header is not row
+                if is_list:
+                    yield f"line {number}", _labelled(row[0])
+            elif len(row) < len(header) or any(row[len(header) :]):
                 raise _Wrong(
                     f"{len(row)} fields, where the header names {len(header)}", number=number
                 )
+            elif is_list:
+                yield f"line {number}", _labelled(row[0])
             else:
-                cells = zip(header, row, strict=True)
-                yield number, {name: cell for name, cell in cells if name or cell}
+                cells = zip(header, row, strict=False)  # spreadsheets fill rows up with nothing
+                yield f"line {number}", {name: cell for name, cell in cells if name or cell}
     except csv.Error as error:
-        raise _Wrong(f"not CSV: {error}", number=rows.line_num + num_skipped) from error
+        is_open = "unexpected end" in str(error) or "field larger" in str(error)
+        what = "a quotation mark is never closed" if is_open else f"not CSV: {error}"
+        raise _Wrong(what, number=num_read + 1 + num_skipped) from error
 
 
 def _delimiter(first: str) -> str:
@@ -221,7 +285,14 @@ def _header(row: list[str], number: int) -> list[str]:
         raise _Wrong(
             f"a header is missing: a line such as {_example(row)!r} before this", number=number
         )
-    raise _Wrong(f"no column is named {_either(NAMES['uri'])}, got {', '.join(row)}", number=number)
+    raise _Wrong(_unnamed("column", row), number=number)
+
+
+def _unnamed(unit: str, names: Iterable[str]) -> str:
+    return (
+        f"no {unit} is named {_either(NAMES['uri'])}, got {shown(', '.join(names))}; "
+        "add one with each video's path or s3://bucket/key"
+    )
 
 
 def _is_place(cell: str) -> bool:
@@ -238,23 +309,65 @@ def _either(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _jsonl(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
+def _jsonl(file: IO[bytes]) -> Iterator[tuple[str, Row]]:
     for number, line in _lines(file):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            what = f"not a JSON object: {error.msg} at character {error.pos + 1}"
+            what = f"not a JSON object: {error.msg} at character {error.pos + 1}; write one a line"
             raise _Wrong(what, number=number) from error
         except RecursionError as error:
             raise _Wrong("not a JSON object: nested too deep", number=number) from error
         if not isinstance(row, dict):
-            raise _Wrong(f"not a JSON object, got {shown(row)}", number=number)
-        yield number, row
+            way_out = "; an array is named .json" if isinstance(row, list) else ""
+            what = f"not a JSON object, got {shown(row)}; write one a line{way_out}"
+            raise _Wrong(what, number=number)
+        yield f"line {number}", row
 
 
-def _parquet(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
+def _json(file: IO[bytes]) -> Iterator[tuple[str, Row]]:
+    """An array of objects, or of uris; or else one object a line."""
+    data = file.read(MAX_ARRAY_BYTES + 1)
+    text = data.decode(json.detect_encoding(data), errors="replace")
+    if not text.lstrip().startswith("["):
+        file.seek(0)
+        yield from _jsonl(file)
+    elif len(data) > MAX_ARRAY_BYTES:
+        raise _Wrong(f"an array longer than {MAX_ARRAY_BYTES} bytes; save it as JSON lines")
+    else:
+        yield from _entries(text)
+
+
+def _entries(text: str) -> Iterator[tuple[str, Row]]:
+    """One after the other: what is right comes before what is wrong further on."""
+    decoder, at = json.JSONDecoder(), _behind_blanks(text, text.index("[") + 1)
+    number = 1
+    while text[at : at + 1] != "]":
+        where = f"entry {number}"
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise _Wrong(f"not JSON: {error.msg}", number=error.lineno) from error
+        except RecursionError as error:
+            raise _Wrong("not a JSON object: nested too deep", where=where) from error
+        if not isinstance(row, dict | str):
+            raise _Wrong(f"not a JSON object, got {shown(row)}", where=where)
+        yield where, {"uri": row} if isinstance(row, str) else row
+        at = _behind_blanks(text, at)
+        if text[at : at + 1] == ",":
+            at, number = _behind_blanks(text, at + 1), number + 1
+        elif text[at : at + 1] != "]":
+            raise _Wrong("not JSON: the array goes on without a comma, or has no end", where=where)
+
+
+def _behind_blanks(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    return at if found is None else found.end()
+
+
+def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Row]]:
     number = 0
     batches = read_batches(file, num_rows=_BATCH_ROWS)
     while True:
@@ -266,14 +379,15 @@ def _parquet(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
             return
         for row in batch.to_pylist():
             number += 1
-            yield number, row
+            yield f"row {number}", row
 
 
-_READERS: dict[str, Callable[[IO[bytes]], Iterator[tuple[int, Row]]]] = {
+_READERS: dict[str, Callable[[IO[bytes]], Iterator[tuple[str, Row]]]] = {
     ".txt": _txt,
     ".csv": _csv,
     ".tsv": _csv,
     ".jsonl": _jsonl,
+    ".json": _json,
     ".parquet": _parquet,
 }
 SUFFIXES = tuple(_READERS)

@@ -1,6 +1,7 @@
 """What vidray asks of an object store. Two stand behind it: a local folder and S3.
 
-A key is a relative path of UTF-8 text, verbatim: NFC and NFD spellings are two keys.
+A key is a relative path, verbatim: NFC and NFD spellings are two keys. In S3 it is UTF-8 text; a
+folder may hold any bytes, as pipeline.names carries them.
 Reading raises BadInput when the object is at fault (missing, forbidden, changed, too big, not a
 file); every other refusal is a StoreError; Transient means the store's own retries ran out.
 """
@@ -11,10 +12,15 @@ from dataclasses import dataclass
 from typing import IO, Protocol
 
 from pipeline.config import MIB
-from pipeline.errors import BadInput, ConfigError, FailureCode, StoreCorrupt, StoreDenied
+from pipeline.errors import (
+    BadInput,
+    FailureCode,
+    StoreCorrupt,
+    StoreDenied,
+    StoreError,
+)
 
 MAX_KEY_BYTES = 1024  # what S3 allows
-PROBE_KEY = "probe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,10 @@ class ObjectStore(Protocol):
     @property
     def uri(self) -> str:
         """Where the store is, for people: a folder, or s3://bucket/prefix."""
+        ...
+
+    def describe(self, key: str) -> str:
+        """Where an object is and how it is reached, for people."""
         ...
 
     def head(self, key: str) -> ObjectInfo:
@@ -65,16 +75,30 @@ class ObjectStore(Protocol):
         """Remove an object; absent is fine. Only fsck calls this."""
         ...
 
+    def move(self, key: str, to: str) -> None:
+        """Give an object another name, one that nothing has, whatever is in it. Only fsck does."""
+        ...
 
-def check_key(key: str) -> str:
-    """Return `key`, or raise BadInput(NOT_FOUND): such an object can exist in no store."""
-    segments = key.split("/")
+
+def check_key(key: str, *, errors: str = "strict") -> str:
+    """Return `key`, or raise BadInput(NOT_FOUND): such an object is read from no store.
+
+    ".." is legal in S3, but there are stores that would leave the bucket with it.
+    errors: surrogateescape for a store whose names need not be UTF-8.
+    """
     try:
-        too_long = len(key.encode()) > MAX_KEY_BYTES
+        size_bytes = len(key.encode(errors=errors))
     except UnicodeEncodeError:
         raise BadInput(FailureCode.NOT_FOUND, "the key is not valid UTF-8") from None
-    if too_long or "\0" in key or any(segment in ("", ".", "..") for segment in segments):
+    if not 1 <= size_bytes <= MAX_KEY_BYTES or "\0" in key or ".." in key.split("/"):
         raise BadInput(FailureCode.NOT_FOUND, f"{key[:80]!r} is no object key")
+    return key
+
+
+def check_path_key(key: str, *, errors: str = "strict") -> str:
+    """The same where a key is a path: a bucket may hold "a//b" and "a/./b", a folder may not."""
+    if any(segment in ("", ".") for segment in check_key(key, errors=errors).split("/")):
+        raise BadInput(FailureCode.NOT_FOUND, f"{key[:80]!r} is no path below a folder")
     return key
 
 
@@ -95,18 +119,23 @@ def find(store: ObjectStore, key: str, *, max_bytes: int = 64 * MIB) -> bytes | 
     except BadInput as error:
         if error.code is FailureCode.NOT_FOUND:
             return None
-        kind = StoreDenied if error.code is FailureCode.FORBIDDEN else StoreCorrupt
-        raise kind(f"{store.uri}: {key}: {error.detail}") from error
+        raise _as_stores_fault(store, key, error) from error
 
 
-def probe(store: ObjectStore) -> None:
-    """Refuse a store that replaces objects: create-only is what the commit protocol stands on.
+def exists(store: ObjectStore, key: str) -> bool:
+    """Whether one of the job's own objects is there."""
+    try:
+        store.head(key)
+    except BadInput as error:
+        if error.code is FailureCode.NOT_FOUND:
+            return False
+        raise _as_stores_fault(store, key, error) from error
+    return True
 
-    The probe object stays, so two drivers probing at once only confirm each other.
-    """
-    store.put_new(PROBE_KEY, b"vidray asks whether this store honours create-only puts\n")
-    if store.put_new(PROBE_KEY, b"it does not: this second put replaced the first\n"):
-        raise ConfigError(f"{store.uri} ignores create-only puts (If-None-Match); jobs need them")
+
+def _as_stores_fault(store: ObjectStore, key: str, error: BadInput) -> StoreError:
+    kind = StoreDenied if error.code is FailureCode.FORBIDDEN else StoreCorrupt
+    return kind(f"{store.describe(key)}: {error.detail}")
 
 
 def too_many_bytes(size_bytes: int, max_bytes: int) -> BadInput:

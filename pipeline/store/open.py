@@ -1,7 +1,7 @@
 """From a uri to a store."""
 
 from pipeline.errors import ConfigError
-from pipeline.store.local import LocalStore
+from pipeline.store.local import LeftOut, LocalStore
 from pipeline.store.objects import ObjectStore
 from pipeline.store.s3 import S3Store
 from pipeline.store.s3_config import S3Config
@@ -17,9 +17,14 @@ def split_s3(uri: str) -> tuple[str, str]:
     return bucket, rest
 
 
-def open_store(uri: str, s3: S3Config | None = None) -> ObjectStore:
-    """The store at s3://bucket/prefix, or in a local folder (everything else is a path)."""
+def open_store(
+    uri: str, s3: S3Config | None = None, *, left_out: LeftOut | None = None
+) -> ObjectStore:
+    """The store at s3://bucket/prefix, or in a local folder (everything else is a path).
+
+    left_out: as LocalStore explains it.
+    """
     if not uri.startswith(S3_SCHEME):
-        return LocalStore(uri)
+        return LocalStore(uri, left_out=left_out)
     bucket, prefix = split_s3(uri)
     return S3Store(bucket, prefix, s3 or S3Config())

@@ -33,6 +33,14 @@ def read_table(source: bytes | io.RawIOBase, columns: Sequence[str] | None = Non
         return table.select(table.column_names if columns is None else columns)
 
 
+def read_leaves(source: io.RawIOBase, paths: Sequence[str]) -> pa.Table:
+    """What lies at these paths, such as boxes.list.element.code, checked; the rest is not read."""
+    with _readable():
+        table = _open(source).read(paths, use_threads=False)
+        table.validate(full=True)
+        return table
+
+
 def read_batches(file: IO[bytes], *, num_rows: int) -> Iterator[pa.RecordBatch]:
     """Up to num_rows rows at a time, checked. ValueError if it is no Parquet."""
     with _readable():

@@ -1,13 +1,12 @@
-"""How to reach S3: endpoint, credentials, time-outs; from the usual variables or a file."""
+"""How to reach S3: endpoint, region, keys, time-outs; from the usual variables or files."""
 
-import configparser
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.store.retry import RetryPolicy
+from pipeline.store.s3_keys import S3Keys, region_of
 
 _AWS = "https://s3.amazonaws.com"
 PATIENCE = RetryPolicy(attempts=16)  # a server that restarts refuses for half a minute
@@ -22,9 +21,7 @@ class S3Config:
     """
 
     endpoint: str = _AWS
-    access_key: str | None = None  # None: anonymous
-    secret_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
+    keys: S3Keys | None = None  # None: anonymous
     region: str = "us-east-1"
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0  # contended keys answer slowly, up to 3 s seen
@@ -36,8 +33,6 @@ class S3Config:
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
             raise ConfigError(f"an S3 endpoint is http(s)://host[:port], got {self.endpoint!r}")
-        if (self.access_key is None) != (self.secret_key is None):
-            raise ConfigError("S3 needs both an access key and a secret key, or neither")
         if min(self.connect_timeout_s, self.read_timeout_s, self.min_bytes_per_s) <= 0:
             raise ConfigError("S3 time-outs and the least speed must be positive")
 
@@ -49,25 +44,24 @@ class S3Config:
     def secure(self) -> bool:
         return urlsplit(self.endpoint).scheme == "https"
 
+    @property
+    def reached(self) -> str:
+        """Where it is and how it is reached, for people; never the keys."""
+        keys = self.keys.source if self.keys else "no keys"
+        return f"{self.endpoint} ({self.region}) with {keys}"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "S3Config":
-        """Read AWS_* variables; keys may stand in a shared credentials file instead.
+        """Read AWS_* variables; keys are looked for at the first request, as S3Keys says.
 
-        AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; else the AWS_PROFILE section
-        ("default") of AWS_SHARED_CREDENTIALS_FILE (~/.aws/credentials). AWS_ENDPOINT_URL_S3 or
-        AWS_ENDPOINT_URL; AWS_REGION or AWS_DEFAULT_REGION; AWS_MAX_ATTEMPTS of each request.
+        AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL; AWS_REGION, AWS_DEFAULT_REGION or the region of
+        AWS_PROFILE; AWS_MAX_ATTEMPTS of each request.
         """
-        keys: Mapping[str, str] = {name.lower(): value for name, value in environment.items()}
-        if "aws_access_key_id" not in keys:
-            keys = _credentials_file(environment)
-        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
         endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
         return cls(
             endpoint=(endpoint or _AWS).rstrip("/"),
-            access_key=keys.get("aws_access_key_id"),
-            secret_key=keys.get("aws_secret_access_key"),
-            session_token=keys.get("aws_session_token"),
-            region=region or "us-east-1",
+            keys=S3Keys(environment),
+            region=region_of(environment),
             retry=replace(PATIENCE, attempts=_attempts(environment)),
         )
 
@@ -77,21 +71,3 @@ def _attempts(environment: Mapping[str, str]) -> int:
     if not written.isdecimal() or int(written) < 1:
         raise ConfigError(f"AWS_MAX_ATTEMPTS must be a whole number from 1 on, got {written!r}")
     return int(written)
-
-
-def _credentials_file(environment: Mapping[str, str]) -> Mapping[str, str]:
-    named = environment.get("AWS_SHARED_CREDENTIALS_FILE")
-    default = Path(environment.get("HOME", "/")) / ".aws" / "credentials"
-    profile = environment.get("AWS_PROFILE", "default")
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        read = parser.read(named or default, encoding="utf-8")
-    except configparser.Error as error:
-        raise ConfigError("the S3 credentials file is not in INI format") from error
-    if named and not read:
-        raise ConfigError(f"AWS_SHARED_CREDENTIALS_FILE names no readable file: {named}")
-    if profile not in parser:
-        if "AWS_PROFILE" in environment:
-            raise ConfigError(f"AWS_PROFILE {profile!r} is not in the S3 credentials file")
-        return {}
-    return parser[profile]

@@ -7,9 +7,11 @@ from pipeline.errors import (
     BadInput,
     ConfigError,
     FailureCode,
+    ObjectRefused,
     StoreDenied,
     StoreError,
     StoreFull,
+    StoreMissing,
     Transient,
     VidrayError,
 )
@@ -35,7 +37,8 @@ _BY_CODE: dict[str, Callable[[str], VidrayError]] = {
         ],
         StoreDenied,
     ),
-    **dict.fromkeys(["NoSuchBucket", "AllAccessDisabled", "InvalidBucketName"], StoreError),
+    **dict.fromkeys(["NoSuchBucket", "InvalidBucketName"], StoreMissing),
+    **dict.fromkeys(["AllAccessDisabled", "PermanentRedirect"], StoreError),
     **dict.fromkeys(["QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity"], StoreFull),
     # The upload arrived damaged or late, or another writer holds the key: the same bytes again.
     **dict.fromkeys(
@@ -65,17 +68,28 @@ _BY_STATUS_READING: dict[int, Callable[[str], VidrayError]] = {
 }
 
 
+_HINTS = {
+    "NoSuchBucket": ": there is no such bucket",
+    "ExpiredToken": ": the session is over; keys that are renewed by themselves are those of roles",
+    "PermanentRedirect": ": the bucket is in another region, which AWS_REGION says",
+    "AuthorizationHeaderMalformed": ": is the bucket in another region? AWS_REGION says which",
+    "RequestTimeTooSkewed": ": this machine's clock is wrong",
+}
+
+
 def translate(status: int, code: str, *, is_read: bool) -> VidrayError:
     """The error for an HTTP status and S3's error code ("" when it sent none).
 
     is_read: a single object was asked for, so a refusal is that object's fault, not the job's.
+    ObjectRefused where it may be either's, as with a key that this store has no place for.
     """
     kind = _BY_CODE.get(code)
     if kind is None and is_read:
         kind = _BY_STATUS_READING.get(status)
     if kind is None:
-        kind = _BY_STATUS.get(status, Transient if status >= 500 else StoreError)
-    return kind(f"the store answered {status} {code}".rstrip())
+        refused = ObjectRefused if is_read else StoreError
+        kind = _BY_STATUS.get(status, Transient if status >= 500 else refused)
+    return kind(f"the store answered {status} {code}".rstrip() + _HINTS.get(code, ""))
 
 
 def error_code(body: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.families.qwen2_vl.sampling import PRESET_NAMES, QWEN2_VL
 from pipeline.settings import Settings
 
 
@@ -31,7 +32,7 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str | int | float) else value
 
 
-def _separated(value: object) -> object:
+def separated(value: object) -> object:
     """A list, as one text: separated by commas, or JSON where a comma belongs to a choice."""
     if not isinstance(value, str):
         return value
@@ -58,7 +59,7 @@ class TaskOptions(Settings):
     caption: bool = Field(default=True, description="Describe each video.")
     ask: Texts = Field(default=(), description="A question; may be repeated.")
     choices: Annotated[
-        tuple[str, ...] | None, BeforeValidator(_separated), Flag("A,B,...", once=True)
+        tuple[str, ...] | None, BeforeValidator(separated), Flag("A,B,...", once=True)
     ] = Field(default=None, description="The answers allowed, separated by commas.")
     answer_schema: Annotated[str | None, BeforeValidator(_as_json), Flag("FILE", is_file=True)] = (
         Field(
@@ -95,6 +96,7 @@ class TaskOptions(Settings):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
+        most_s = QWEN2_VL.max_window_frames / 2 / self.fps
         rules: dict[str, Any] = {
             "{at} needs {ground}": self.ground or not self.at,
             "{choices} and {schema} need {ask}": self.ask
@@ -107,6 +109,10 @@ class TaskOptions(Settings):
             or self.end is None
             or self.start < self.end,
             "{overlap} needs {long} windows": self.overlap == 0 or self.long == "windows",
+            f"{{preset}} must be one of {', '.join(PRESET_NAMES)}": self.preset in PRESET_NAMES,
+            "{long} windows needs {preset} paper": self.long == "fit" or self.preset == "paper",
+            f"{{overlap}} must be at most half a window, {most_s:g} s at {self.fps:g} frames per "
+            "second": self.overlap <= most_s,
         }
         for rule, holds in rules.items():
             if not holds:

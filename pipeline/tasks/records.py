@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from pipeline.errors import FailureCode
 from pipeline.types import MediaInfo, SamplingPlan, Window
 
-# Rows of every earlier one are read. 2: extra; finish_reason of boxes; flags of demo models.
+# Rows of every earlier one are read. 2: extra; finish_reason of boxes; flags of demo models; what
+# the model computed with, and what held the decoder.
 SCHEMA_VERSION = 2
 SCHEMA_KEY = "vidray.schema"
 
@@ -107,12 +108,25 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What made the row: the same four and the same bytes give the same words."""
+    """What made the row: the same model, tasks, version and numbers, and the same bytes, give the
+    same words.
+    """
 
     model: str
     model_digest: str
     tasks_digest: Annotated[str, Doc("of prompts, questions, constraints and sampling")]
     version: Annotated[str, Doc("of vidray")]
+    device: Annotated[str | None, Doc("kind that the model computed on: cpu, cuda")] = None
+    dtype: Annotated[str | None, Doc("in what numbers: float32, bfloat16")] = None
+    quantization: Annotated[
+        str | None, Doc("of the language model: int8, or its files' own method; null: none")
+    ] = None
+    engine: Annotated[
+        str | None, Doc("of the language model: vidray, or another one's name and version")
+    ] = None
+    sandbox: Annotated[
+        tuple[str, ...], Doc("what held the file's decoder; empty: it came to none")
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,27 +196,33 @@ class Box:
 class Record:
     """Everything known of one video. Failed: code and detail say why; captions etc. are empty."""
 
-    video_id: str
-    uri: str
+    video_id: Annotated[str, Doc("of place, range and own questions: equal in every job")]
+    uri: Annotated[str, Doc("where the video lies: an absolute path or s3://bucket/key")]
     etag: Annotated[str | None, Doc("identity of the bytes, as the store or their hash gives it")]
-    size_bytes: int | None
-    status: Literal["ok", "failed"]
+    size_bytes: Annotated[int | None, Doc("of the file, in bytes")]
+    status: Annotated[Literal["ok", "failed"], Doc("failed: the video as a whole has no result")]
     code: Annotated[FailureCode | None, Doc("why it failed")] = None
     detail: Annotated[str | None, Doc("the same for people")] = None
     flags: Annotated[tuple[str, ...], Doc("oddities that did not stop it")] = ()
     coverage: Annotated[
         float | None, Doc("share of planned frames that were really decoded; null: none planned")
     ] = None
-    captions: tuple[Caption, ...] = ()
-    answers: tuple[Answer, ...] = ()
-    boxes: tuple[Box, ...] = ()
+    captions: Annotated[tuple[Caption, ...], Doc("descriptions; times in seconds")] = ()
+    answers: Annotated[tuple[Answer, ...], Doc("to questions; times in seconds")] = ()
+    boxes: Annotated[
+        tuple[Box, ...], Doc("of what was to be found; corners in pixels of the source, upright")
+    ] = ()
     extra: Annotated[dict[str, str], Doc("the manifest's other columns, as text")] = field(
         default_factory=dict
     )
-    media: MediaFacts | None = None
-    plan: PlanFacts | None = None
-    provenance: Provenance
-    timings: Timings
+    media: Annotated[
+        MediaFacts | None, Doc("the video as found: pixels, seconds; null: never opened")
+    ] = None
+    plan: Annotated[
+        PlanFacts | None, Doc("how it was sampled: frames, tokens, seconds; null: never planned")
+    ] = None
+    provenance: Annotated[Provenance, Doc("what made the row: model, tasks, version")]
+    timings: Annotated[Timings, Doc("seconds of work per stage; stages overlap")]
 
     def __post_init__(self) -> None:
         if (self.status == "ok") != (self.code is None):
@@ -210,10 +230,26 @@ class Record:
         if self.status == "failed" and (self.captions or self.answers or self.boxes):
             raise ValueError("a failed record has no results")
 
+    @property
+    def result_codes(self) -> list[FailureCode]:
+        """Of the captions, answers and boxes of it that failed."""
+        results: tuple[Caption | Answer | Box, ...] = (*self.captions, *self.answers, *self.boxes)
+        return [result.code for result in results if result.code is not None]
+
+
+# What JSON allows in a text and a terminal obeys: control characters, and those that turn text.
+_OBEYED = (
+    *range(0x7F, 0xA0),
+    *range(0x200E, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_CONTROLS = {number: f"\\u{number:04x}" for number in _OBEYED}
+
 
 def to_json(record: Record) -> str:
-    """One line of JSON; the same nesting as the table."""
-    return _RECORD.dump_json(record).decode()
+    """One line of JSON; the same nesting as the table. A terminal may be shown it."""
+    return _RECORD.dump_json(record).decode().translate(_CONTROLS)
 
 
 def from_json(line: str | bytes) -> Record:

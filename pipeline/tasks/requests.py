@@ -12,10 +12,10 @@ from typing import Literal
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Constraint
 from pipeline.engine.question import Completion
-from pipeline.errors import FailureCode
+from pipeline.errors import BadInput, FailureCode
 from pipeline.families.qwen2_vl.boxes import Found, Unreadable, grounding_question, parse_boxes
 from pipeline.tasks.records import Answer, Box, Caption
-from pipeline.tasks.tasks import Tasks
+from pipeline.tasks.tasks import Ground, Tasks
 from pipeline.types import SamplingPlan, Size, Window
 
 
@@ -70,6 +70,17 @@ def make_views(
         still = still_at(time_s)
         views.append(View(plan=still, window=still.windows[0], requests=tuple(finds)))
     return views
+
+
+def unshown(plan: SamplingPlan, tasks: Tasks) -> list[Asked]:
+    """What was asked of moments after the video's end, each with why it has no answer."""
+    end_s = _end_s(plan)
+    return [
+        (_find(ground, time_s, tasks), Completion(error=_beyond(time_s, end_s)))
+        for ground in tasks.grounds
+        for time_s in dict.fromkeys(ground.times_s)
+        if time_s > end_s and not plan.is_still
+    ]
 
 
 def combine(asked: Sequence[Asked], *, max_parts: int) -> list[Request]:
@@ -158,19 +169,30 @@ def _finds(plan: SamplingPlan, tasks: Tasks) -> dict[float, list[Request]]:
     finds: dict[float, list[Request]] = {}
     for ground in tasks.grounds:
         asked_s = ground.times_s or (middle_s,)
-        end_s = max(plan.duration_s, plan.windows[-1].end_s)  # the video may begin late
-        shown_s = [0.0 if plan.is_still else min(time_s, end_s) for time_s in asked_s]
-        for time_s in dict.fromkeys(shown_s):  # once, if two times show the same picture
-            request = Request(
-                kind="ground",
-                subject=ground.query,
-                prompt=grounding_question(ground.query),
-                sampling=tasks.sampling,
-                start_s=time_s,
-                end_s=time_s,
-            )
-            finds.setdefault(time_s, []).append(request)
+        shown_s = [0.0] if plan.is_still else [time for time in asked_s if time <= _end_s(plan)]
+        for time_s in dict.fromkeys(shown_s):  # once, if a time was given twice
+            finds.setdefault(time_s, []).append(_find(ground, time_s, tasks))
     return finds
+
+
+def _find(ground: Ground, time_s: float, tasks: Tasks) -> Request:
+    return Request(
+        kind="ground",
+        subject=ground.query,
+        prompt=grounding_question(ground.query),
+        sampling=tasks.sampling,
+        start_s=time_s,
+        end_s=time_s,
+    )
+
+
+def _end_s(plan: SamplingPlan) -> float:
+    return max(plan.duration_s, plan.windows[-1].end_s)  # the video may begin late
+
+
+def _beyond(time_s: float, end_s: float) -> BadInput:
+    detail = f"nothing is shown at {time_s:g} s: the video ends at {end_s:.2f} s"
+    return BadInput(FailureCode.BEYOND_END, detail)
 
 
 def _by_task(asked: Sequence[Asked]) -> list[list[Asked]]:

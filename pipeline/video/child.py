@@ -1,9 +1,11 @@
 """The decoding child: a process that may crash, hang or be killed without harm to anybody.
 
 Covered: its limits on memory, CPU time, files and processes are set before the first byte of the
-file is read; nothing is written; the environment is empty; the file is a descriptor, not a name.
-FFmpeg gets no protocol at all; its parent has left the network where it could (zygote_process).
-Not covered: it may read what its user may read; root is not bound by the process limit.
+file is read, and what confinement.py takes from it is gone; the environment is empty; the file is a
+descriptor, not a name. FFmpeg gets no protocol at all; its parent has left the network where it
+could (zygote_process).
+Not covered: where seccomp could not be had, what its user may read or remove, and forks of root's,
+whom the process limit does not bind; the parent is told.
 """
 
 import json
@@ -11,10 +13,13 @@ import mmap
 import os
 import resource
 import socket
+from array import array
 from collections.abc import Callable
+from importlib import import_module
 
 from pipeline.errors import BadInput, FailureCode
-from pipeline.video.media import VideoFile
+from pipeline.video.confinement import confine
+from pipeline.video.ffmpeg.video_file import VideoFile
 from pipeline.video.wire import (
     MAX_DETAIL,
     Failure,
@@ -69,13 +74,13 @@ class Ring:
         self._index += 1
 
 
-def main(channel_fd: int, ring_fd: int, settings: str) -> int:
+def main(channel_fd: int, ring_fd: int, settings: str, *, is_offline: bool) -> int:
     """Serve orders until the parent hangs up. Returns the exit code."""
     channel = socket.socket(fileno=channel_fd)
     options = json.loads(settings)
     try:
-        _limit_self(**options.pop("limits"))
-        send(channel, Kind.READY)
+        measures = _limit_self(**options.pop("limits"))
+        send(channel, Kind.READY, ",".join((*measures, *["network"] * is_offline)).encode())
         _serve(channel, ring_fd, lambda: VideoFile(FILE_FD, **options))
     except (EOFError, BrokenPipeError):
         return 0  # the parent hung up: nobody is left to tell
@@ -88,7 +93,12 @@ def main(channel_fd: int, ring_fd: int, settings: str) -> int:
     return 0
 
 
-def _limit_self(*, memory_bytes: int, cpu_s: int, may_thread: bool, niceness: int) -> None:
+def _limit_self(
+    *, memory_bytes: int, cpu_s: int, may_thread: bool, reads_by_name: bool, niceness: int
+) -> tuple[str, ...]:
+    """Returns the measures of confinement.py that hold."""
+    if reads_by_name:  # numpy and a second FFmpeg: only when asked for, and none is opened later
+        import_module("pipeline.video.decord_reader")
     os.nice(niceness)
     limits = {
         resource.RLIMIT_AS: memory_bytes,
@@ -103,6 +113,7 @@ def _limit_self(*, memory_bytes: int, cpu_s: int, may_thread: bool, niceness: in
         _, hard = resource.getrlimit(name)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(name, (value, value))
+    return confine(may_thread=may_thread, may_open=FILE_FD if reads_by_name else None)
 
 
 def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], VideoFile]) -> None:
@@ -118,6 +129,9 @@ def _serve(channel: socket.socket, ring_fd: int, open_video: Callable[[], VideoF
         elif kind is Kind.MEASURE:
             video = video or open_video()
             _measure(channel, video)
+        elif kind is Kind.ORDER:
+            video = video or open_video()
+            _tell_measured(channel, *video.coded_order())
         elif kind is Kind.READ:
             order = from_json(ReadOrder, body)
             runs = receive_runs(channel)
@@ -140,6 +154,10 @@ def _probe(channel: socket.socket, video: VideoFile) -> None:
 
 def _measure(channel: socket.socket, video: VideoFile) -> None:
     outputs, is_refused = video.measure(lambda: send(channel, Kind.READY))
+    _tell_measured(channel, outputs, is_refused)
+
+
+def _tell_measured(channel: socket.socket, outputs: "array[int]", is_refused: bytearray) -> None:
     send(channel, Kind.MEASURED, str(len(outputs)).encode())
     send_blocks(channel, memoryview(outputs).cast("B"))
     send_blocks(channel, memoryview(is_refused))
@@ -156,7 +174,7 @@ def _read(video: VideoFile, runs: list[Run], order: ReadOrder, ring: Ring) -> No
 
 
 def _read_with_decord(runs: list[Run], order: ReadOrder, ring: Ring) -> None:
-    from pipeline.video.decord_reader import read  # numpy and a second FFmpeg: only when asked for
+    from pipeline.video.decord_reader import read  # imported by now, where it may be
 
     for pixels in read(FILE_FD, runs, order):
         ring.put(pixels, order.width * 3)

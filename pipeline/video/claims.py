@@ -23,11 +23,13 @@ def media_info(header: Header, order: Order, *, container: str) -> MediaInfo:
     pts, is_key = order.pts, order.is_key
     if header.is_still:
         pts, is_key = pts[:1], is_key[:1]
+    if (pts[1:] < pts[:-1]).any():  # sums of stamps that wrapped
+        raise BadInput(FailureCode.NOT_DECODABLE, "its time stamps are beyond any length")
     time_base = _time_base(header, is_numbered=order.is_numbered)
     duration_s = float(
         (int(pts[-1]) - int(pts[0]) + _last_duration(header, order, container)) * time_base
     )
-    offset = 0 if order.is_numbered else header.offset + order.late_by
+    offset = 0 if order.is_numbered else max(0, header.offset + order.late_by)
     to_end_s = header.file_end_s - float(offset * time_base)
     if to_end_s > duration_s + MIN_HELD_S and not header.is_still:
         duration_s = to_end_s
@@ -59,7 +61,7 @@ def media_info(header: Header, order: Order, *, container: str) -> MediaInfo:
         flags=(
             *header.flags,
             *_order_flags(order),
-            *_flags(header, container, aspect=aspect, duration_s=duration_s),
+            *_flags(header, order, container, aspect=aspect, duration_s=duration_s),
         ),
         offset=offset,
     )
@@ -83,7 +85,9 @@ def _order_flags(order: Order) -> Iterator[str]:
         yield "starts_without_keyframe"
 
 
-def _flags(header: Header, container: str, *, aspect: float, duration_s: float) -> Iterator[str]:
+def _flags(
+    header: Header, order: Order, container: str, *, aspect: float, duration_s: float
+) -> Iterator[str]:
     """What the comparison of claims shows; raises BadInput(TRUNCATED) when too much is missing."""
     present = header.num_packets
     if header.is_cut:
@@ -92,11 +96,21 @@ def _flags(header: Header, container: str, *, aspect: float, duration_s: float) 
         if share < MIN_PRESENT:
             raise BadInput(FailureCode.TRUNCATED, f"{share:.0%} of the declared length is there")
         yield "truncated"
-    elif header.declared_frames not in (0, present) and container != "mov":
-        # In mov the packets are the table's, and edit lists leave some out.
+    elif not _is_counted_right(header, order, container):
         yield "count_mismatch"
     if aspect != 1.0:
         yield "non_square_pixels"
+
+
+def _is_counted_right(header: Header, order: Order, container: str) -> bool:
+    """Whether there are as many frames as the header says, as far as that can be said."""
+    if container == "mov" or not header.declared_frames:
+        return True  # in mov the packets are the table's, and edit lists leave some out
+    if container == "avi" and order.spacing > 1:
+        # Its count is of ticks: empty chunks go on showing the frame before.
+        ticks = int(order.pts[-1]) + order.held + order.spacing
+        return abs(header.declared_frames - ticks) <= 2 * order.spacing
+    return header.declared_frames == header.num_packets
 
 
 def _time_base(header: Header, *, is_numbered: bool) -> Fraction:

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.video.iso_boxes import Extent, boxes, sample_tables, video_tracks
+
 MAX_ELEMENTS = 4096  # at one level
 _MAX_FIELD_BYTES = 8
 
@@ -39,30 +41,18 @@ def margins_of(fd: int, demuxer: str, *, index: int) -> Margins:
     return Margins()
 
 
-Extent = tuple[int, int]  # where a box's or an element's content starts and stops
-
-
 def _mov_tracks(fd: int) -> Iterator[Margins]:
-    size = os.fstat(fd).st_size
-    for moov in _boxes(fd, (0, size), b"moov"):
-        for trak in _boxes(fd, moov, b"trak"):
-            for mdia in _boxes(fd, trak, b"mdia"):
-                [*handlers] = _boxes(fd, mdia, b"hdlr")
-                if not handlers or os.pread(fd, 4, handlers[0][0] + 8) != b"vide":
-                    continue
-                yield _clean_aperture(fd, mdia)
+    for mdia in video_tracks(fd):
+        yield _clean_aperture(fd, mdia)
 
 
 def _clean_aperture(fd: int, mdia: Extent) -> Margins:
-    for minf in _boxes(fd, mdia, b"minf"):
-        for stbl in _boxes(fd, minf, b"stbl"):
-            for start, stop in _boxes(fd, stbl, b"stsd"):
-                for entry, end in _boxes(fd, (start + 8, stop)):
-                    width, height = struct.unpack(
-                        ">HH", os.pread(fd, 4, entry + 24).ljust(4, b"\0")
-                    )
-                    for clap, _ in _boxes(fd, (entry + 78, end), b"clap"):
-                        return _centred(os.pread(fd, 32, clap), width, height)
+    for table in sample_tables(fd, mdia):
+        for start, stop in boxes(fd, table, b"stsd"):
+            for entry, end in boxes(fd, (start + 8, stop)):
+                width, height = struct.unpack(">HH", os.pread(fd, 4, entry + 24).ljust(4, b"\0"))
+                for clap, _ in boxes(fd, (entry + 78, end), b"clap"):
+                    return _centred(os.pread(fd, 32, clap), width, height)
     return Margins()
 
 
@@ -76,22 +66,6 @@ def _centred(clap: bytes, width: int, height: int) -> Margins:
     wide, high, right, down = (n / d for n, d in zip(values[::2], values[1::2], strict=True))
     left, top = round((width - wide) / 2 + right), round((height - high) / 2 + down)
     return Margins(left, top, width - left - round(wide), height - top - round(high))
-
-
-def _boxes(fd: int, within: Extent, name: bytes | None = None) -> Iterator[Extent]:
-    """The boxes of this name, or all of them, that lie directly in an extent."""
-    at, stop = within
-    for _ in range(MAX_ELEMENTS):
-        header = os.pread(fd, 16, at)
-        if at + 8 > stop or len(header) < 8:
-            return
-        size, start = int.from_bytes(header[:4], "big"), at + 8
-        if size == 1 and len(header) == 16:
-            size, start = int.from_bytes(header[8:], "big"), at + 16
-        end = stop if size == 0 else min(at + max(size, 8), stop)
-        if name is None or header[4:8] == name:
-            yield start, end
-        at = end
 
 
 _SEGMENT, _TRACKS, _ENTRY, _TYPE, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0

@@ -25,7 +25,7 @@ def read(fd: int, runs: list[Run], order: ReadOrder) -> Iterator[memoryview]:
         if len(video) != order.num_indexed:
             raise BadInput(
                 FailureCode.NOT_DECODABLE,
-                f"decord sees {len(video)} frames, the index lists {order.num_indexed}",
+                f"not with decord: it sees {len(video)} frames of {order.num_indexed}",
             )
         wanted = deque(place for run in runs for place in run.wanted)
         for place in range(wanted[-1] + 1):
@@ -36,7 +36,9 @@ def read(fd: int, runs: list[Run], order: ReadOrder) -> Iterator[memoryview]:
             wanted.popleft()
             pixels = frame.asnumpy()
             if pixels.shape != (order.height, order.width, 3):
-                raise BadInput(FailureCode.NOT_DECODABLE, f"decord gives frames of {pixels.shape}")
+                raise BadInput(
+                    FailureCode.NOT_DECODABLE, f"not with decord: it gives {pixels.shape}"
+                )
             yield memoryview(pixels).cast("B")
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
-        raise BadInput(FailureCode.NOT_DECODABLE, "decord cannot read it") from error
+        raise BadInput(FailureCode.NOT_DECODABLE, "not with decord: it cannot read it") from error

@@ -5,6 +5,8 @@ A player goes on showing the picture before. Whatever cannot be read is taken fo
 
 from collections.abc import Callable
 
+from pipeline.video.bits import Bits
+
 Hides = Callable[[memoryview], bool]
 
 _VOP = b"\x00\x00\x01\xb6"
@@ -19,18 +21,13 @@ def hides_picture(codec: str, extradata: bytes) -> Hides | None:
     return {"vp8": _vp8_hides, "vp9": _vp9_hides}.get(codec)
 
 
-class Bits:
-    """Bits of a header from the most significant on; beyond the end they are zero."""
+def packs_pictures(codec: str) -> Hides | None:
+    """The test of whether a packet of this codec holds two pictures, as DivX packed B-VOPs."""
+    return _packs_vops if codec == "mpeg4" else None
 
-    def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
 
-    def take(self, count: int) -> int:
-        self._left -= count
-        if self._left < 0:
-            return 0
-        return self._value >> self._left & ((1 << count) - 1)
+def _packs_vops(data: memoryview) -> bool:
+    return bytes(data).count(_VOP) > 1
 
 
 class _Mpeg4:
@@ -54,8 +51,8 @@ class _Mpeg4:
         for _ in range(64):  # whole seconds
             if not bits.take(1):
                 break
-        bits.take(1 + self._time_bits + 1)
-        return not bits.take(1)
+        marker, _, other = bits.take(1), bits.take(self._time_bits), bits.take(1)
+        return bool(marker and other) and not bits.take(1)  # broken ones hide nothing
 
     def _learn(self, head: bytes) -> None:
         at = head.find(_LAYER)
@@ -84,7 +81,13 @@ def _time_bits(bits: Bits) -> int:
 
 
 def _vp8_hides(data: memoryview) -> bool:
-    return len(data) > 0 and not data[0] >> 4 & 1
+    """By the frame tag (RFC 6386, 9.1), if the rest of it makes sense."""
+    tag = int.from_bytes(data[:3], "little")
+    is_key, first_part = not tag & 1, tag >> 5
+    head = 10 if is_key else 3
+    if not 0 < first_part <= len(data) - head or (is_key and bytes(data[3:6]) != b"\x9d\x01\x2a"):
+        return False
+    return not tag >> 4 & 1
 
 
 def _vp9_hides(data: memoryview) -> bool:

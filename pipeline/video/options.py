@@ -57,7 +57,8 @@ class PlanOptions:
                 raise ConfigError(message)
 
     def of(self, source: Source) -> "PlanOptions":
-        """The same for this video's own range, where it has one."""
+        """The same for this video's own range and rate, where it has them."""
+        own = self if source.fps is None else replace(self, fps=source.fps)
         if source.start_s is None and source.end_s is None:
-            return self
-        return replace(self, start_s=source.start_s, end_s=source.end_s)
+            return own
+        return replace(own, start_s=source.start_s, end_s=source.end_s)

@@ -22,13 +22,14 @@ from pipeline.video.windows import CHUNK_TOKENS, cut_windows
 class Planner:
     """Plans videos as a job wants them and a checkpoint can take them.
 
-    chunk_tokens: near which frames are cut into chunks. ConfigError for options that the family
-    does not have.
+    chunk_tokens: near which frames are cut into chunks. max_frames: of one plan, at the price of
+    fps. ConfigError for options that the family does not have.
     """
 
     family: Family
     options: PlanOptions = PlanOptions()
     chunk_tokens: int = CHUNK_TOKENS
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
         self.family.check(self.options)
@@ -36,8 +37,8 @@ class Planner:
             raise ConfigError(f"chunk_tokens must be 1 or more, got {self.chunk_tokens}")
 
     def of(self, source: Source) -> "Planner":
-        """The same for this video's own range, where it has one."""
-        return replace(self, options=self.options.of(source))
+        """The same for what this video alone is to be sampled by."""
+        return replace(self, options=self.options.of(source), max_frames=source.max_frames)
 
     def plan(self, media: MediaInfo, *, source_id: str) -> SamplingPlan:
         """The frozen plan of a video's range [start_s, end_s), or of an image.
@@ -47,7 +48,7 @@ class Planner:
         """
         geometry, (start_s, end_s) = self.family.geometry, self._range_s(media)
         timeline = Timeline.of(media, start_s=start_s, end_s=end_s)
-        selection = self.family.select(timeline, self.options)
+        selection = self.family.select(timeline, self._slowed(timeline))
         samples = selection.samples.padded(geometry.temporal)
         return SamplingPlan(
             source_id=source_id,
@@ -84,6 +85,14 @@ class Planner:
             is_still=True,
         )
         return self.plan(still, source_id=source_id)
+
+    def _slowed(self, timeline: Timeline) -> PlanOptions:
+        """As few frames per second as leave no more than max_frames."""
+        duration_s, temporal = float(timeline.duration), self.family.geometry.temporal
+        if self.max_frames is None or not duration_s:
+            return self.options
+        most = max(self.max_frames // temporal, 1) * temporal
+        return replace(self.options, fps=min(self.options.fps, most / duration_s))
 
     def _range_s(self, media: MediaInfo) -> tuple[float | None, float | None]:
         """Nothing is cut off an image."""

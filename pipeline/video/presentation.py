@@ -19,6 +19,9 @@ Numbers = NDArray[np.int64]
 JOINABLE = ("mpegts", "mpeg")
 LONGEST_GAP_S = 10
 
+_REACH = 4  # places to both sides of a lost picture
+_NEARBY = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Packets:
@@ -30,10 +33,11 @@ class Packets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measured:
-    """What decoding every packet showed."""
+    """What decoding every packet showed, or reading every picture's header."""
 
     outputs: Numbers  # (T,) the packet of each picture that came out, in the order of output
     is_refused: NDArray[np.bool_]  # (P,) what the decoder could not decode, or not whole
+    is_decoded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,24 +65,29 @@ def order_of(
     stamps = packets.stamps[shown]
     has_gaps = bool((stamps == NO_STAMP).any())
     if measured is not None:
-        return _measured(packets, header, measured, demuxer=demuxer)
+        is_sure = measured.is_decoded or _comes_out(measured.outputs, header.reorder_depth)
+        return _measured(packets, header, measured, demuxer=demuxer) if is_sure else None
+    if (packets.marks & Mark.PACKED).any():
+        return None  # what stands for a second picture looks as if it showed none
     if has_gaps:
         if header.reorder_depth:
             return None
         return _numbered(shown, packets, num_leading=num_leading)
     part = _parts(shown, packets, header, demuxer=demuxer)
-    if not _is_proven(stamps, part, header.reorder_depth):
+    in_order = np.lexsort((stamps, part))
+    if not _is_proven(stamps, part, in_order, header.reorder_depth):
         return None
     is_early = _refers_to_nothing(shown, packets)
-    num_leading += int(is_early.sum())
-    shown, stamps, part = shown[~is_early], stamps[~is_early], part[~is_early]
-    in_order = np.lexsort((stamps, part))
+    in_order = in_order[~is_early[in_order]]
+    part = part[in_order]
+    is_edited = _is_edited(packets)
     return _stamped(
         shown[in_order],
-        _unrolled(stamps[in_order], part[in_order]),
+        _unrolled(stamps[in_order], part, may_pause=is_edited),
         packets,
-        is_joined=bool(len(part) and part[-1]),
-        num_leading=num_leading,
+        is_joined=bool(len(part) and part[-1]) and not is_edited,
+        num_leading=num_leading + int(is_early.sum()),
+        early=shown[is_early],
     )
 
 
@@ -112,6 +121,8 @@ def _parts(shown: Numbers, packets: Packets, header: Header, *, demuxer: str) ->
 
     Each keyframe is shown later than the one before, and not much later; else a part begins.
     """
+    if _is_edited(packets):
+        return _edits(packets)[shown]
     stamps = packets.stamps[shown]
     is_start = np.zeros(len(shown), np.int64)
     keys = np.flatnonzero(packets.marks[shown] & Mark.KEY)
@@ -124,16 +135,42 @@ def _parts(shown: Numbers, packets: Packets, header: Header, *, demuxer: str) ->
     return np.cumsum(is_start)
 
 
-def _is_proven(stamps: Numbers, part: Numbers, depth: int) -> bool:
+def _is_edited(packets: Packets) -> bool:
+    return bool((packets.marks & Mark.DISCARD).any())
+
+
+def _edits(packets: Packets) -> Numbers:
+    """(P,) Number of the edit that each packet is of: what an edit list plays in one go.
+
+    The demuxer gives each from a keyframe on, and some of what follows it. So a keyframe that is
+    stamped before the end of the group before it is another edit's.
+    """
+    keys = np.flatnonzero(packets.marks & Mark.KEY)
+    is_start = np.zeros(len(packets.marks), np.int64)
+    if len(keys):
+        latest = np.maximum.reduceat(packets.stamps, keys)
+        is_start[keys[1:]] = packets.stamps[keys[1:]] <= latest[:-1]
+    return np.cumsum(is_start)
+
+
+def _is_proven(stamps: Numbers, part: Numbers, in_order: Numbers, depth: int) -> bool:
     """Tell whether a decoder that holds back so many pictures puts these stamps in order.
 
     If it reorders, stamps that only ascend in decoding order prove nothing: some muxers write them.
     """
     if depth and len(stamps) > 1 and not (np.diff(stamps)[np.diff(part) == 0] < 0).any():
         return False
-    place = np.empty(len(stamps), np.int64)
-    place[np.lexsort((stamps, part))] = np.arange(len(stamps))
-    return bool((np.arange(len(stamps)) - place <= depth).all())
+    return _is_within_reach(in_order, depth)
+
+
+def _comes_out(outputs: Numbers, depth: int) -> bool:
+    """Tell whether a decoder that holds back so many pictures can give these packets' in order."""
+    return _is_within_reach(np.argsort(np.argsort(outputs)), depth)
+
+
+def _is_within_reach(ranks: Numbers, depth: int) -> bool:
+    """ranks: (T,) in decoding order, of the pictures in the order of output."""
+    return bool((ranks - np.arange(len(ranks)) <= depth).all())
 
 
 def _measured(packets: Packets, header: Header, measured: Measured, *, demuxer: str) -> Order:
@@ -147,16 +184,18 @@ def _measured(packets: Packets, header: Header, measured: Measured, *, demuxer: 
         known = np.flatnonzero(outputs == keys[0])
         first = int(known[0]) if len(known) else int((outputs < keys[0]).sum())
         num_leading, outputs = first, outputs[first:]
+    outputs = outputs[(packets.marks[outputs] & Mark.DISCARD) == 0]
     is_lost = measured.is_refused & ((packets.marks & (Mark.DISCARD | Mark.HIDDEN)) == 0)
     is_lost[: keys[0] if len(keys) else 0] = False
     is_lost[outputs] = False
     shown = _with_lost(outputs, np.flatnonzero(is_lost), header.reorder_depth)
     stamps = packets.stamps[shown]
     if (stamps == NO_STAMP).any() or not len(shown):
-        return _numbered(shown, packets, num_leading=num_leading, is_measured=True)
+        return _numbered(shown, packets, num_leading=num_leading, is_measured=measured.is_decoded)
     decoding = np.sort(shown)
     part = _parts(decoding, packets, header, demuxer=demuxer)
-    if part[-1] and _interleave(packets.stamps[decoding], part):
+    is_edited = _is_edited(packets)
+    if part[-1] and not is_edited and _interleave(packets.stamps[decoding], part):
         part = np.zeros_like(part)  # no parts, but stamps in disorder
     part_of = part[np.searchsorted(decoding, shown)]
     is_in_part_order = bool((np.diff(part_of) >= 0).all())
@@ -165,26 +204,52 @@ def _measured(packets: Packets, header: Header, measured: Measured, *, demuxer: 
     sorted_stamps = stamps[np.lexsort((stamps, part_of))]
     return _stamped(
         shown,
-        _unrolled(sorted_stamps, part_of),
+        _unrolled(sorted_stamps, part_of, may_pause=is_edited),
         packets,
-        is_joined=bool(part_of[-1]),
+        is_joined=bool(part_of[-1]) and not is_edited,
         is_permuted=bool((sorted_stamps != stamps).any()),
-        is_measured=True,
+        is_measured=measured.is_decoded,
         num_leading=num_leading,
     )
 
 
 def _with_lost(outputs: Numbers, lost: Numbers, depth: int) -> Numbers:
-    """Put each lost packet where its picture would have come out: as late as the others allow.
+    """Put each lost packet where its picture would have come out.
 
     A picture comes out at most `depth` places before its packet's own; one that would come out
-    even earlier shows that something is missing before it.
+    even earlier shows that something is missing before it. Of the places that this leaves it gets
+    the one that makes its neighbourhood most like others: encoders repeat one pattern.
     """
-    for packet in lost.tolist():
+    if not len(lost):
+        return outputs
+    known = np.sort(np.concatenate([outputs, lost]))  # what is not shown takes no place
+    outputs = np.searchsorted(known, outputs)
+    for packet in np.searchsorted(known, lost).tolist():
         too_early = np.flatnonzero(outputs - depth > np.arange(len(outputs)))
-        at = int(too_early[0]) if len(too_early) else int((outputs < packet).sum())
+        rank = int((outputs < packet).sum())
+        latest = int(too_early[0]) if len(too_early) else min(rank + _REACH, len(outputs))
+        likely = latest if len(too_early) else rank
+        places = range(min(max(0, rank - depth), latest), latest + 1)
+        at = max(places, key=lambda at: (_likeness(outputs, packet, at), -abs(at - likely)))
         outputs = np.insert(outputs, at, packet)
-    return outputs
+    return known[outputs]
+
+
+def _likeness(outputs: Numbers, packet: int, at: int) -> int:
+    """How often the pattern around a packet recurs nearby if its picture comes out at this place.
+
+    The pattern is how far each picture moves from its packet's place, in decoding order.
+    """
+    first = max(0, at - _NEARBY)
+    near = np.insert(outputs[first : at + _NEARBY], at - first, packet)
+    by_packet = np.argsort(near)
+    moves = by_packet - np.arange(len(near))
+    own = int(np.searchsorted(near[by_packet], packet))
+    width = 2 * _REACH + 1
+    if not _REACH <= own < len(near) - _REACH or len(moves) < width:
+        return 0
+    patterns = np.lib.stride_tricks.sliding_window_view(moves, width)
+    return int((patterns == patterns[own - _REACH]).all(axis=1).sum())
 
 
 def _interleave(stamps: Numbers, part: Numbers) -> bool:
@@ -197,8 +262,11 @@ def _interleave(stamps: Numbers, part: Numbers) -> bool:
     return bool((highs[by_low][:-1] > lows[by_low][1:]).any())
 
 
-def _unrolled(stamps: Numbers, part: Numbers) -> Numbers:
-    """Let each part begin where the one before ends. stamps: ascending within their part."""
+def _unrolled(stamps: Numbers, part: Numbers, *, may_pause: bool = False) -> Numbers:
+    """Let each part begin where the one before ends, or later where there may be a pause.
+
+    stamps: ascending within their part.
+    """
     starts = np.flatnonzero(np.diff(part)) + 1
     if not len(starts):
         return stamps
@@ -207,7 +275,8 @@ def _unrolled(stamps: Numbers, part: Numbers) -> Numbers:
     for before, start, stop in zip(bounds[:-2], bounds[1:-1], bounds[2:], strict=True):
         spacing = int(np.median(np.diff(stamps[before:start]))) if start - before > 1 else 1
         end = int(unrolled[start - 1]) + max(spacing, 1)
-        unrolled[start:stop] += end - int(stamps[start])
+        if not may_pause or end > int(stamps[start]):
+            unrolled[start:stop] += end - int(stamps[start])
     return unrolled
 
 
@@ -233,11 +302,16 @@ def _stamped(
     is_joined: bool,
     is_permuted: bool = False,
     is_measured: bool = False,
+    early: Numbers | None = None,
 ) -> Order:
+    """early: packets that no player counts from, as nothing of them can be drawn."""
     is_seen = np.diff(pts, append=pts[-1] + 1 if len(pts) else 0) > 0  # of equal ones the last
     shown, pts = shown[is_seen], pts[is_seen]
-    meant = packets.stamps[(packets.marks & Mark.DISCARD) == 0]
-    meant = meant[meant != NO_STAMP]
+    is_meant = ((packets.marks & Mark.DISCARD) == 0) & (packets.stamps != NO_STAMP)
+    if early is not None:
+        is_meant[early] = False
+    meant = packets.stamps[is_meant]
+    is_unknown = is_joined or not len(pts) or not len(meant)
     return Order(
         packets=shown,
         pts=pts,
@@ -246,8 +320,8 @@ def _stamped(
         is_permuted=is_permuted,
         is_measured=is_measured,
         num_leading=num_leading,
-        late_by=0 if is_joined or not len(pts) else int(pts[0] - meant.min()),
-        held=0 if is_joined or not len(pts) else max(0, int(meant.max() - pts[-1])),
+        late_by=0 if is_unknown else int(pts[0] - meant.min()),
+        held=0 if is_unknown else max(0, int(meant.max() - pts[-1])),
         spacing=_spacing(pts, meant, is_joined=is_joined),
     )
 

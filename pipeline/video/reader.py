@@ -4,45 +4,29 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.util import find_spec
 from itertools import islice
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
 from pipeline.config import DecodeLimits
-from pipeline.errors import BadInput, ConfigError, FailureCode
+from pipeline.errors import BadInput, FailureCode
 from pipeline.types import FrameChunk, MediaInfo, SamplingPlan, Size, Window
 from pipeline.video.claims import media_info
+from pipeline.video.decord_proof import require_provable
 from pipeline.video.frames import fill_gaps, resize, upright
+from pipeline.video.libraries import Reader, require_installed
 from pipeline.video.presentation import Measured, Order, Packets, order_of
-from pipeline.video.sandbox import Child
+from pipeline.video.runs import Runs
+from pipeline.video.sandbox import Child, Waited
 from pipeline.video.seeks import START, Seek, Stretch, cut_stretches
 from pipeline.video.source import OpenFile, Source, open_file
-from pipeline.video.wire import FROM_START, Header, Mark, ReadOrder, Run
-
-Reader = Literal["pyav", "decord"]
-
-
-def is_installed(reader: Reader) -> bool:
-    """Whether this machine has the library; decord has wheels for x86-64 Linux and Windows only."""
-    return reader == "pyav" or find_spec("decord") is not None
-
-
-def require_installed(reader: Reader) -> None:
-    """ConfigError if this machine does not have the reader's library."""
-    if not is_installed(reader):
-        raise ConfigError(f"the reader {reader} is not installed: it has no wheel for this machine")
-
+from pipeline.video.wire import FROM_START, Header, ReadOrder, Run
 
 MAX_SLOTS = 32
 MAY_PASS = {FailureCode.DECODER_CRASH, FailureCode.DECODE_MEMORY}  # tried a second time
 ROW_ALIGNMENT = 64  # pixels; FFmpeg rounds rows up to at most this
 PLACES_PER_RUN = 8
-DECORD_CONTAINERS = ("mov", "matroska", "avi")
 
 
 Places = tuple[int, ...]  # of frames, in order of presentation
@@ -66,10 +50,21 @@ class Media:
         self._limits = limits
         self._stack = stack
         self._children: list[Child] = []
-        self._header, self._packets = self._probe()
+        self._waited = Waited()
         self._measured: Measured | None = None
-        self._order_of_frames = self._require_order()
-        self.info = media_info(self._header, self._order_of_frames, container=file.demuxer)
+        try:
+            self._header, self._packets = self._probe()
+            self._order_of_frames = self._require_order()
+            self._runs = Runs(self._order_of_frames, self._packets)
+            self.info = media_info(self._header, self._order_of_frames, container=file.demuxer)
+        except BadInput as error:
+            error.sandbox = self.sandbox
+            raise
+
+    @property
+    def sandbox(self) -> tuple[str, ...]:
+        """The measures of confinement.py that hold its decoders, as the last of them said."""
+        return self._children[-1].measures if self._children else ()
 
     def _probe(self) -> tuple[Header, Packets]:
         try:
@@ -81,12 +76,17 @@ class Media:
         return self._idle_children(1)[0].probe()
 
     def _require_order(self) -> Order:
-        """The order of the frames, from the header and the stamps or else by decoding once."""
-        demuxer = self._file.demuxer
-        order = order_of(self._packets, self._header, demuxer=demuxer)
-        if order is not None:
-            return order
-        order = order_of(self._packets, self._header, demuxer=demuxer, measured=self._measure())
+        """The order of the frames: from the stamps, or coded headers, or else by decoding once."""
+
+        def by(measured: Measured | None) -> Order | None:
+            return order_of(
+                self._packets, self._header, demuxer=self._file.demuxer, measured=measured
+            )
+
+        order = by(None)
+        if order is None:
+            coded = self._idle_children(1)[0].coded_order(self._header.num_packets)
+            order = by(coded) or by(self._measure())
         if order is None:
             raise RuntimeError("a measured order is an order")
         return order
@@ -206,7 +206,7 @@ class Media:
         self, stretch: Stretch, order: ReadOrder
     ) -> Generator[Tensor | None, None, None]:
         """The stretch's frames, decoded from a keyframe before its own that is whole itself."""
-        keys = np.flatnonzero(self._may_start)
+        keys = np.flatnonzero(self._runs.may_start)
         before = int(np.searchsorted(keys, stretch.key))
         step = 1
         worker = self._idle_children(1)[0]
@@ -216,7 +216,7 @@ class Media:
                 key = int(keys[before - step]) if step < before else START
                 probe = () if key == START else (key,)
                 wanted = Stretch(key, (*probe, *stretch.wanted))
-                worker.order(order, [self._run(wanted, "pyav")])
+                worker.order(order, [self._runs.of(wanted)])
                 frames = worker.frames(order, len(wanted.wanted))
                 if key == START or next(frames) is not None:
                     yield from frames
@@ -244,48 +244,19 @@ class Media:
         if how == _STRAIGHT:
             return [Stretch(START, places)]
         return cut_stretches(
-            places, is_key=self._may_start, seek=how.seek, num_children=how.num_children or 1
+            places, is_key=self._runs.may_start, seek=how.seek, num_children=how.num_children or 1
         )
-
-    @cached_property
-    def _may_start(self) -> NDArray[np.bool_]:
-        """(T,) Keyframes that a seek can find by their stamp, as no other packet has it."""
-        order = self._order_of_frames
-        if order.is_numbered or order.is_joined:
-            return np.zeros(len(order.pts), np.bool_)
-        stamps = np.sort(self._packets.stamps)
-        own = self._packets.stamps[order.packets]
-        count = np.searchsorted(stamps, own, side="right") - np.searchsorted(stamps, own)
-        # What is shown later is decoded later: else decoding would begin behind it.
-        follow = np.minimum.accumulate(order.packets[::-1])[::-1]
-        may_start: NDArray[np.bool_] = order.is_key & (count == 1) & (follow == order.packets)
-        return may_start
-
-    @cached_property
-    def _keys(self) -> NDArray[np.int64]:
-        """The numbers of all keyframes' packets."""
-        return np.flatnonzero(self._packets.marks & Mark.KEY)
 
     def _run(self, stretch: Stretch, reader: Reader) -> Run:
         if reader == "decord":  # it knows frames by their place
             return Run(FROM_START, 0, stretch.wanted, stretch.wanted)
-        packets, stamps = self._order_of_frames.packets, self._packets.stamps
-        wanted = packets[list(stretch.wanted)]
-        key = FROM_START if stretch.key == START else int(packets[stretch.key])
-        within = np.searchsorted(self._keys, [key, int(wanted.max()) + 1]).tolist()
-        return Run(
-            key=key,
-            key_stamp=0 if key == FROM_START else int(stamps[key]),
-            wanted=tuple(wanted.tolist()),
-            stamps=tuple(stamps[wanted].tolist()),
-            keys=tuple(self._keys[slice(*within)].tolist()),
-        )
+        return self._runs.of(stretch)
 
     def _order(self, reader: Reader, *, threads: int) -> ReadOrder:
         width, height = self._header.coded_width, self._header.coded_height
         if reader == "decord":
             require_installed(reader)
-            self._require_provable()
+            require_provable(self.info, self._order_of_frames, self._header, self._measure)
             if self.info.rotation_deg % 180:  # it turns by itself
                 width, height = height, width
         stride = -(-max(width, self._header.row_width) // ROW_ALIGNMENT) * ROW_ALIGNMENT * 3
@@ -301,42 +272,19 @@ class Media:
             may_skip=not self._order_of_frames.is_measured,
         )
 
-    def _require_provable(self) -> None:
-        """Raise BadInput unless what decord shows is proven to be the plan's frames.
-
-        It has a decoder of its own and knows frames by their place: one frame more or less, or one
-        that is damaged, and it shows others without a word.
-        """
-        info, order = self.info, self._order_of_frames
-        is_listed = len(order.pts) == self._header.num_packets
-        reasons = {
-            f"it does not find every frame in {info.container}": info.container
-            not in DECORD_CONTAINERS,
-            "the order of its frames is not that of its stamps": order.is_numbered
-            or order.is_joined
-            or order.is_permuted,
-            "some of its packets show no frame": not is_listed,
-            f"it does not turn {info.container} upright": bool(info.rotation_deg)
-            and info.container != "mov",
-            "it does not mirror": info.is_mirrored,
-            "it has other colours": bool({"interlaced", "colour_guessed"} & {*info.flags}),
-            "it does not crop": self._header.row_width != self._header.coded_width,
-        }
-        for reason, applies in reasons.items():
-            if applies:
-                raise BadInput(FailureCode.NOT_DECODABLE, f"not with decord: {reason}")
-        measured = self._measure()
-        if measured.is_refused.any() or not np.array_equal(measured.outputs, order.packets):
-            detail = "not with decord: some of its frames are damaged"
-            raise BadInput(FailureCode.NOT_DECODABLE, detail)
-
     def _idle_children(self, count: int, reader: Reader = "pyav") -> list[Child]:
         if reader == "decord":  # it starts threads always; those that wait for PyAV may not
             while self._children:
                 self._children.pop().close()
         while len(self._children) < count:
             may_thread = reader == "decord" or self._limits.threads > 1
-            child = Child(self._file, self._limits, may_thread=may_thread)
+            child = Child(
+                self._file,
+                self._limits,
+                waited=self._waited,
+                may_thread=may_thread,
+                reads_by_name=reader == "decord",
+            )
             self._stack.callback(child.close)
             self._children.append(child)
         return self._children[:count]

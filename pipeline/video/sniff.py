@@ -25,6 +25,7 @@ _MAGIC = (
     (b"\x1aE\xdf\xa3", "matroska"),
     (b"DKIF", "ivf"),
     (b"\x00\x00\x01\xba", "mpeg"),
+    (b"\x00\x00\x01\xb3", "mpegvideo"),
     (b"FLV\x01", "flv"),
     (b"0&\xb2u\x8ef\xcf\x11", "asf"),
     (b"OggS", "ogg"),

@@ -10,17 +10,19 @@ import socket
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import IntEnum, IntFlag
-from typing import Any, TypeVar
+from itertools import chain, islice
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 MAX_BODY = 32 * 1024
 MAX_DETAIL = 300
+MAX_WORDS = 64  # in one list of a message
 FROM_START = -1  # a run that begins with the first packet of the file
 NO_STAMP = -(1 << 63)  # of a packet that has none
 
-_PACKETS_PER_MESSAGE = 1024
-_RUN = struct.Struct("<qqI?")
+_PACKETS_PER_MESSAGE = 512  # of each list
+_RUN = struct.Struct("<qqIIII?")
 _FRAME = struct.Struct("<IIi")
 
 
@@ -42,6 +44,7 @@ class Kind(IntEnum):
     READY = 11  # child: started, its limits set, the file untouched; later: still at work
     MEASURE = 12  # parent: decode everything and tell which packets give pictures, in which order
     MEASURED = 13  # child: how many pictures came out
+    ORDER = 14  # parent: tell the same as far as coded headers do, without decoding; 0 if not
 
 
 class Mark(IntFlag):
@@ -51,6 +54,21 @@ class Mark(IntFlag):
     DISCARD = 2  # cut away by an edit list: decoded for others' sake
     HIDDEN = 4  # its header says that it shows no picture
     CORRUPT = 8
+    BEHIND_LOSS = 16  # what stood before it in the stream is not in the file
+    PACKED = 32  # it holds two pictures: another packet stands for the second
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The least and the most that a number may be."""
+
+    least: float
+    most: float
+
+
+_Pixels = Annotated[int, Within(1, 1 << 20)]
+_Term = Annotated[int, Within(1, (1 << 31) - 1)]  # of a fraction, as FFmpeg has them
+_Seconds = Annotated[float, Within(-1e12, 1e12)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +77,26 @@ class Header:
 
     codec: str
     pixel_format: str
-    coded_width: int  # what is shown of it: without margins that a player crops off
-    coded_height: int
-    row_width: int  # pixels in memory from row to row, those that are cropped off included
+    coded_width: _Pixels  # what is shown of it: without margins that a player crops off
+    coded_height: _Pixels
+    row_width: _Pixels  # in memory from row to row, those that are cropped off included
     matrix: tuple[int, ...]  # display matrix: 9 values, or none
     sar_num: int
     sar_den: int
-    time_base_num: int
-    time_base_den: int
-    rate_num: int  # frames a second where stamps are worth nothing
-    rate_den: int
+    time_base_num: _Term
+    time_base_den: _Term
+    rate_num: _Term  # frames a second where stamps are worth nothing
+    rate_den: _Term
     num_packets: int  # whose stamps and marks follow
-    reorder_depth: int  # pictures that a decoder holds back to bring them in order
-    offset: int  # from the file's start to that of its video, in time_base
+    # Pictures that a decoder holds back to bring them in order.
+    reorder_depth: Annotated[int, Within(0, 1000)]
+    offset: Annotated[
+        int, Within(0, 1 << 62)
+    ]  # from the file's start to that of its video, in time_base
     last_duration: int  # of the picture stamped last, in time_base; 0 if unknown
-    file_end_s: float  # from the file's start, sound included; 0 if unknown
+    file_end_s: _Seconds  # from the file's start, sound included; 0 if unknown
     declared_frames: int  # 0 if the container has no count
-    declared_duration_s: float  # 0 if unknown
+    declared_duration_s: _Seconds  # 0 if unknown
     is_cut: bool  # the file ends before its own header says
     is_still: bool
     flags: tuple[str, ...]
@@ -110,6 +131,7 @@ class Run:
     Packets are known by their number in decoding order: stamps may be missing, repeated or wrong.
     key: number and stamp of the packet to begin with. stamps: those of the wanted packets, so that
     a seek which loses count is noticed. keys: the keyframes on the way, as the index knows them.
+    losses: the packets on the way that are behind a loss. silent: those that show no picture.
     """
 
     key: int
@@ -117,6 +139,17 @@ class Run:
     wanted: tuple[int, ...]
     stamps: tuple[int, ...]
     keys: tuple[int, ...] = ()
+    losses: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+
+    def from_picture(self, number: int) -> "Run":
+        """The same without the pictures that are shown before this one."""
+        first = self.wanted.index(number)
+        return replace(self, wanted=self.wanted[first:], stamps=self.stamps[first:])
+
+    @property
+    def lists(self) -> tuple[tuple[int, ...], ...]:
+        return (self.wanted, self.stamps, self.keys, self.losses, self.silent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +191,11 @@ def to_json(value: Header | ReadOrder | Failure) -> bytes:
 
 
 def from_json(kind: type[Message], body: bytes) -> Message:
-    """Build `kind` from a message's body. Raises ProtocolError unless every field has its type."""
+    """Build `kind` from a message's body.
+
+    Raises ProtocolError unless there is every field and no other, each of its type, numbers within
+    their bounds, words printable.
+    """
     try:
         values: Any = json.loads(body)
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
@@ -166,37 +203,44 @@ def from_json(kind: type[Message], body: bytes) -> Message:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"a {kind.__name__} cannot be read") from error
     for field in fields(kind):
-        _require_type(field.name, getattr(built, field.name), field.type)
+        if not _is_a(field.type, getattr(built, field.name)):
+            raise ProtocolError(f"{field.name} of a {kind.__name__} is not what it should be")
     return built
 
 
-def _require_type(name: str, value: object, declared: object) -> None:
-    is_right = {
-        str: isinstance(value, str) and len(value) <= MAX_DETAIL,
-        bool: isinstance(value, bool),
-        int: type(value) is int and abs(value) < 1 << 62,
-        float: type(value) in (int, float) and abs(float(value)) < 1e12,  # type: ignore[arg-type]
-        tuple[int, ...]: isinstance(value, tuple) and all(type(v) is int for v in value),
-        tuple[str, ...]: isinstance(value, tuple) and all(type(v) is str for v in value),
-    }[declared]  # type: ignore[index]
-    if not is_right:
-        raise ProtocolError(f"{name} is not a {declared}")
+def _is_a(declared: Any, value: object) -> bool:
+    bounds = Within(-(1 << 62), 1 << 62)
+    if get_origin(declared) is Annotated:
+        declared, bounds = get_args(declared)
+    if get_origin(declared) is tuple:
+        kind, _ = get_args(declared)
+        return (
+            isinstance(value, tuple)
+            and len(value) <= MAX_WORDS
+            and all(_is_a(kind, each) for each in value)
+        )
+    if declared is str:
+        return isinstance(value, str) and len(value) <= MAX_DETAIL and value.isprintable()
+    # In this order: a bool is an int to Python, and NaN is within nothing.
+    if declared is bool or isinstance(value, bool):
+        return declared is bool and isinstance(value, bool)
+    kinds = (int, float) if declared is float else (int,)
+    return isinstance(value, kinds) and bounds.least <= value <= bounds.most
 
 
-def send_runs(channel: socket.socket, runs: list[Run]) -> None:
-    """Send the runs in order, long ones in pieces, and GO."""
+def packed_runs(runs: list[Run]) -> Iterator[bytes]:
+    """Bodies of the RUN messages of these runs, in order: long ones come in pieces. Then GO."""
     for run in runs:
-        longest = max(len(run.wanted), len(run.keys))
-        for first in range(0, longest, _PACKETS_PER_MESSAGE):
-            piece = slice(first, first + _PACKETS_PER_MESSAGE)
-            values = array("q", run.wanted[piece] + run.stamps[piece] + run.keys[piece])
-            head = _RUN.pack(run.key, run.key_stamp, len(run.wanted[piece]), first > 0)
-            send(channel, Kind.RUN, head + values.tobytes())
-    send(channel, Kind.GO)
+        for first in range(0, max(map(len, run.lists)), _PACKETS_PER_MESSAGE):
+            pieces = [each[first : first + _PACKETS_PER_MESSAGE] for each in run.lists]
+            # The last list is what is left.
+            counts = [len(piece) for piece in pieces[:-1]]
+            head = _RUN.pack(run.key, run.key_stamp, *counts, first > 0)
+            yield head + array("q", chain(*pieces)).tobytes()
 
 
 def receive_runs(channel: socket.socket) -> list[Run]:
-    """The child's end of send_runs."""
+    """The child's end: what packed_runs packed."""
     runs: list[Run] = []
     while True:
         kind, body = receive(channel)
@@ -204,13 +248,12 @@ def receive_runs(channel: socket.socket) -> list[Run]:
             return runs
         if kind is not Kind.RUN:
             raise ProtocolError(f"expected a run, got {kind.name}")
-        key, key_stamp, count, continues = _RUN.unpack_from(body)
-        values = tuple(array("q", body[_RUN.size :]))
-        wanted, stamps, keys = values[:count], values[count : 2 * count], values[2 * count :]
+        key, key_stamp, *counts, continues = _RUN.unpack_from(body)
+        values = iter(array("q", body[_RUN.size :]))
+        lists = [tuple(islice(values, count)) for count in (*counts, None)]
         if continues:
-            last = runs.pop()
-            wanted, stamps, keys = last.wanted + wanted, last.stamps + stamps, last.keys + keys
-        runs.append(Run(key, key_stamp, wanted, stamps, keys))
+            lists = [first + rest for first, rest in zip(runs.pop().lists, lists, strict=True)]
+        runs.append(Run(key, key_stamp, *lists))
 
 
 def send_blocks(channel: socket.socket, data: memoryview) -> None:

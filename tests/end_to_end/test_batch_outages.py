@@ -13,6 +13,7 @@ import pytest
 from pyarrow.fs import AwsStandardS3RetryStrategy, FileSelector, S3FileSystem
 
 from jobs.lab.bench.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from jobs.lab.soak.hurt_store import Harm
 from pipeline.store.job_plan import load_plan
 from pipeline.store.open import open_store
 from tests.batch_runs import (
@@ -26,7 +27,7 @@ from tests.batch_runs import (
     vidray,
     words,
 )
-from tests.fault_proxy import Fault, FaultProxy
+from tests.fault_proxy import FaultProxy
 from tests.media_factory import Clip, make
 from tests.tiny_folder import write_folder
 
@@ -55,6 +56,7 @@ class Job:
         assert_complete(store)
         assert words(store) == self.expected
         assert not reader.wrong
+        assert NUM_CLIPS in reader.seen
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +107,29 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         while not self._is_over.wait(0.05):
-            try:
-                objects = self._download()
-            except OSError:  # the server is dead
-                continue
-            try:
-                tables = [pq.read_table(pa.BufferReader(data)) for data in objects]
-            except (OSError, pa.ArrowException) as error:
-                self.wrong.append(f"a part is torn: {error}")
-                continue
-            ids = [name for table in tables for name in table["video_id"].to_pylist()]
-            if len(set(ids)) != len(ids):
-                self.wrong.append("a row is there twice")
-            if any(table.num_rows != NUM_CLIPS // NUM_PARTS for table in tables):
-                self.wrong.append("a part is not whole")
-            self.seen.add(len(ids))
+            self._look()
+        for _ in range(20):  # a connection to the server before its death may break first
+            if self._look():
+                return
+
+    def _look(self) -> bool:
+        """Whether the server answered."""
+        try:
+            objects = self._download()
+        except OSError:  # the server is dead
+            return False
+        try:
+            tables = [pq.read_table(pa.BufferReader(data)) for data in objects]
+        except (OSError, pa.ArrowException) as error:
+            self.wrong.append(f"a part is torn: {error}")
+            return True
+        ids = [name for table in tables for name in table["video_id"].to_pylist()]
+        if len(set(ids)) != len(ids):
+            self.wrong.append("a row is there twice")
+        if any(table.num_rows != NUM_CLIPS // NUM_PARTS for table in tables):
+            self.wrong.append("a part is not whole")
+        self.seen.add(len(ids))
+        return True
 
     def _download(self) -> list[bytes]:
         objects = []
@@ -165,7 +175,7 @@ def test_a_server_that_stays_dead_ends_the_job_clearly_and_it_goes_on_later(
     job: Job, out: str, tmp_path: Path
 ) -> None:
     events = tmp_path / "events.jsonl"
-    command = job.command(out, "--in-process")
+    command = job.command(out, "--in-process", "--patience", 5)
     driver = begin(events, *command, endpoint=job.server.endpoint, AWS_MAX_ATTEMPTS="4")
     try:
         until_heard(events, "part", driver, times=3)
@@ -181,7 +191,7 @@ def test_a_server_that_stays_dead_ends_the_job_clearly_and_it_goes_on_later(
     *_, resume, reason = said.splitlines()
     assert resume.startswith(f"stopped: {3 * len(kept)} of {NUM_CLIPS} rows are committed")
     assert "run the same command again" in resume
-    assert reason.startswith("vidray: s3://")
+    assert reason.startswith("vidray: ")
     assert job.server.endpoint in reason
     plan = load_plan(store)
     assert plan is not None
@@ -195,12 +205,12 @@ def test_a_server_that_stays_dead_ends_the_job_clearly_and_it_goes_on_later(
     job.assert_undisturbed(out, reader)
 
 
-PUT_FAULTS: tuple[Fault, ...] = (
+PUT_FAULTS: tuple[Harm, ...] = (
     "drop_answer", "fail_after", "refuse", "cut_upload", "html", "reset", "drop_answer",
     "drop_answer", "hang", "fail_after",
 )  # fmt: skip
-GET_FAULTS: tuple[Fault, ...] = (
-    "trickle", "refuse", "cut_answer", "html", "reset", "cut_answer", "drop_answer", "refuse",
+GET_FAULTS: tuple[Harm, ...] = (
+    "trickle", "refuse", "cut", "html", "reset", "cut", "drop_answer", "refuse",
 )  # fmt: skip
 
 

@@ -200,14 +200,21 @@ def test_two_drivers_at_once_make_one_job(
     clips: Path, model: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
     out = str(tmp_path / "out")
-    file = job_file(tmp_path, clips, model, out)
-    drivers = [start(file) for _ in range(2)]
-    for driver in drivers:
-        _, said = driver.communicate(timeout=DEADLINE_S)
-        assert driver.returncode == 3, said
+    job = ("--job", job_file(tmp_path, clips, model, out), "--videos-per-part", 1)
+    events = [tmp_path / f"events{number}" for number in range(2)]
+    drivers = [begin(file, *job) for file in events]
+    try:
+        for driver in drivers:
+            told, said = driver.communicate(timeout=DEADLINE_S)
+            assert driver.returncode == 3, said
+            assert told.strip().endswith("7 videos, 1 failed: 1 not_a_video")
+    finally:
+        for driver in drivers:
+            end(driver)
     store = open_store(out)
     assert_complete(store)
     assert words(store) == undisturbed
+    assert sum(len(heard(file, "video")) for file in events) < 2 * len(undisturbed)  # shared
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +235,8 @@ def test_a_stopped_job_finishes_the_parts_under_way_and_goes_on_without_them(
 ) -> None:
     out, events = tmp_path / "out", tmp_path / "events.jsonl"
     store = open_store(str(out))
-    command = (many_clips, out, "--model", model, "--videos-per-part", 3, "--max-new-tokens", 4,
+    # Words enough to be far from done when the signal comes, however slow whoever sends it.
+    command = (many_clips, out, "--model", model, "--videos-per-part", 3, "--max-new-tokens", 100,
                "--grace", 300, *where)  # fmt: skip
     driver = begin(events, *command)
     try:
@@ -276,7 +284,7 @@ def test_a_terminal_of_any_width_shows_the_cache_in_use_and_how_to_end_a_stopped
         os.close(screen)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.decode())
     assert re.search(r"24 videos, 0 failed, \S+ left", shown)
-    assert "stopping: parts under way get 30 s; stop again to end now" in shown
+    assert "stopping: parts under way get 25 s; stop again to end now" in shown
     assert ("no new part is begun" in shown) == (width > 60)
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
@@ -298,11 +306,11 @@ def test_a_job_stopped_for_good_drops_what_is_unfinished_and_nothing_else(
 ) -> None:
     out, events = tmp_path / "out", tmp_path / "events.jsonl"
     store = open_store(str(out))
-    command = (many_clips, out, "--model", model, "--videos-per-part", 12, "--max-new-tokens", 4,
+    command = (many_clips, out, "--model", model, "--videos-per-part", 12, "--max-new-tokens", 50,
                "--in-process", "--grace", 300 if ending == "second signal" else 0)  # fmt: skip
     driver = begin(events, *command)
     try:
-        until_heard(events, "video", driver, times=13)
+        until_heard(events, "part", driver)  # the other one has begun, or does so now
         driver.terminate()
         until_heard(events, "stopping", driver)
         if ending == "second signal":
@@ -313,7 +321,7 @@ def test_a_job_stopped_for_good_drops_what_is_unfinished_and_nothing_else(
     assert driver.returncode == 143, said
     assert len(heard(events, "video")) < 24
     assert "stopped: 12 of 24 rows are committed" in said
-    assert committed_parts(store) == [0]
+    assert len(committed_parts(store)) == 1
     assert vidray("batch", "run", *command).returncode == 0
     assert_complete(store)
 
@@ -329,7 +337,7 @@ def test_a_revoked_key_is_one_clear_line_and_the_job_goes_on_later(
         refused = vidray(*command, endpoint=proxy.endpoint)
     finally:
         proxy.close()
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "InvalidAccessKeyId" in refused.stderr.splitlines()[-1]
     done = vidray(*command, endpoint=s3_server.endpoint)
     assert done.returncode == 0, done.stderr
@@ -345,7 +353,7 @@ def test_a_full_disk_stops_the_job_clearly_and_it_goes_on_later(
     _, said = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == 1
     assert said.splitlines()[-1].endswith(f"StoreFull: {out}: no space left")
-    assert "stopped: 2 of 7 rows are committed and stay" in said
+    assert re.search("stopped: [12] of 7 rows are committed and stay", said)  # one part is short
     assert len(committed_parts(open_store(out))) == 1
     assert vidray("batch", "run", "--job", file).returncode == 3
     assert_complete(open_store(out))

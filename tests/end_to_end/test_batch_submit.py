@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
+from jobs.lab.free_ports import free_port
+from pipeline.store.catalogue import Catalogue
 from pipeline.store.fsck import fsck
 from pipeline.store.job_plan import load_plan
+from pipeline.store.journal import tick_name
 from pipeline.store.open import open_store
 from pipeline.store.rows import committed_parts
 from tests.media_factory import Clip, make
@@ -77,12 +79,6 @@ def cluster(running: Cluster) -> str:
     return running.jobs
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def vidray(*arguments: object, token: str | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [str(BIN / "vidray"), "batch", *map(str, arguments)],
@@ -129,7 +125,7 @@ def test_a_job_is_submitted_once_stopped_gone_on_with_and_seen_from_outside(
     assert plan is not None
     assert all(one.stdout.startswith(f"{plan.job_id}: ") for one in done)
 
-    until_committed(out, num_parts=3)  # the bad one's is there at once
+    until_committed(out, num_parts=3)
     assert vidray("cancel", out, "--address", cluster).returncode == 0
     assert cluster_says(out, cluster) == "stopped"
     num_kept = len(committed_parts(open_store(str(out))))
@@ -151,6 +147,39 @@ def test_a_job_is_submitted_once_stopped_gone_on_with_and_seen_from_outside(
     assert f"{NUM_GOOD + 1} videos, 1 failed" in said
     assert vidray(*submit).stdout == f"{plan.job_id}: succeeded\n"
     assert "was not running" in vidray("cancel", out, "--address", cluster).stdout
+
+
+def test_a_tick_of_ingest_sends_its_batch_to_the_cluster_once(cluster: str, tmp_path: Path) -> None:
+    clips, rows = tmp_path / "clips", tmp_path / "rows"
+    clips.mkdir()
+    make(clips, Clip(), "a")
+    model, file = write_folder(tmp_path / "tiny"), tmp_path / "ingest.yaml"
+    file.write_text(
+        f"s: {{cron: '@yearly', source: {clips}, out: {rows}, settle_s: 0, submit: '{cluster}',"
+        f" job: {{model: {model}, max-new-tokens: 2}}}}"
+    )
+
+    def tick() -> str:
+        command = [str(BIN / "vidray"), "ingest", "tick", "s", "--schedules", str(file)]
+        done = subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "1 new" in (said := tick())
+    catalogue = Catalogue(open_store(str(rows)))
+    ((number, tick_s),) = catalogue.state.jobs.items()
+    job_id = f"s-{tick_name(tick_s)}"
+    assert f"{job_id}: pending" in said
+    # Who sent it is gone: the next tick asks again, and the cluster knows it by its id.
+    assert re.search(rf"{job_id}: (pending|running|succeeded)", tick())
+    out = Path(catalogue.job(number).uri)
+    assert cluster_says(out, cluster) == "succeeded"
+    report = fsck(open_store(str(out)), now_s=0.0)
+    assert (report.is_sound, report.is_finished, report.num_rows) == (True, True, 1)
+    assert "nothing is due" in tick()
+    assert len(Catalogue(open_store(str(rows))).state.jobs) == 1
 
 
 def test_without_the_clusters_token_nothing_is_submitted(cluster: str, tmp_path: Path) -> None:

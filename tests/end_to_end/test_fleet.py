@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,13 @@ import pytest
 import ray
 
 from actors.cluster import start_local_ray
-from actors.fleet import start_fleet
+from actors.fleet import Fleet
+from actors.launch import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
-from jobs.lab.soak.trial import decoding_children, processes_of
+from jobs.lab.soak.trial import decoding_children
+from jobs.plan.calibration import Calibration, load_calibration
+from jobs.plan.calibrator import Calibrator
+from jobs.plan.processes import num_cores, processes_of
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
 from pipeline.engine.ids import StreamId
@@ -32,7 +38,7 @@ from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
-from tests.victims import VICTIMS
+from tests.victims import VICTIMS, until_gone
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -55,6 +61,7 @@ SHAPES = {
             "readers": ReaderPool(num_actors=2, num_cpus=0.1),
             "encoders": EncoderPool(num_actors=2, num_cpus=0.1),
             "decoders": DecoderPool(num_replicas=2, num_cpus=0.1, kv_tokens=8_192),
+            "stream_hosts": 2,
         }
     ),
     "two ranks": SMALL.model_copy(
@@ -86,6 +93,22 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+FleetOf = Callable[[str], Fleet]
+
+
+@pytest.fixture(scope="module")
+def fleet_of(cluster: None, checkpoint: Path) -> Iterator[FleetOf]:
+    """A running fleet by its shape: one for all tests, whatever they do to its processes."""
+    with ExitStack() as running:
+
+        @cache
+        def start(shape: str) -> Fleet:
+            fleet = start_fleet(checkpoint, options=OPTIONS, profile=SHAPES[shape])
+            return running.enter_context(fleet)
+
+        yield start
+
+
 def facts(record: Record) -> dict[str, Any]:
     """All of a record but what differs from run to run."""
     return {key: value for key, value in asdict(record).items() if key != "timings"}
@@ -111,34 +134,33 @@ async def analyse_all(fleet: Any, sources: list[Source]) -> list[dict[str, Any]]
     return [facts(record) for record in await asyncio.gather(*work)]
 
 
-@pytest.mark.parametrize("profile", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_every_fleet_writes_the_records_of_one_process(
-    profile: Profile, checkpoint: Path, sources: list[Source], expected: list[dict[str, Any]]
+    shape: str, fleet_of: FleetOf, sources: list[Source], expected: list[dict[str, Any]]
 ) -> None:
-    with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
-        assert asyncio.run(analyse_all(fleet, sources)) == expected
+    assert asyncio.run(analyse_all(fleet_of(shape), sources)) == expected
 
 
 def test_who_listens_hears_of_every_stage_and_gets_the_same_record(
-    checkpoint: Path, sources: list[Source], expected: list[dict[str, Any]]
+    fleet_of: FleetOf, sources: list[Source], expected: list[dict[str, Any]]
 ) -> None:
     heard: list[Event] = []
+    fleet = fleet_of("one of each")
 
     async def both() -> list[Record]:
-        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
-            source, (decoder,) = sources[0], fleet.pools.decoders
-            alone = await fleet.analyse(source, TASKS, video_id="0")
-            listened = await fleet.analyse(source, TASKS, video_id="0", listener=heard.append)
-            while await decoder.streams.remote():
-                await asyncio.sleep(0.05)  # who has answered closes its stream
-            return [alone, listened]
+        source, (decoder,) = sources[0], fleet.pools.decoders
+        alone = await fleet.analyse(source, TASKS, video_id="0")
+        listened = await fleet.analyse(source, TASKS, video_id="0", listener=heard.append)
+        while await decoder.streams.remote():
+            await asyncio.sleep(0.05)  # who has answered closes its stream
+        return [alone, listened]
 
     assert list(map(facts, asyncio.run(both()))) == [expected[0], expected[0]]
     assert {type(event) for event in heard} == {Planned, Moved, Words}
 
 
 def test_a_session_is_watched_once_and_answers_on_when_its_decoder_is_killed(
-    checkpoint: Path, sources: list[Source]
+    fleet_of: FleetOf, checkpoint: Path, sources: list[Source]
 ) -> None:
     sampling = Sampling(max_new_tokens=12)
 
@@ -162,17 +184,17 @@ def test_a_session_is_watched_once_and_answers_on_when_its_decoder_is_killed(
             replies.append(reply)
             counters.append(Counter(each.stage for each in heard if isinstance(each, Moved)))
 
-        with start_fleet(checkpoint, options=OPTIONS, profile=SHAPES["two ranks"]) as fleet:
-            async with fleet.session(sources[0]) as session:
-                num_chunks.append(len(session.plan.windows[0].chunks))
-                await ask("How many?")
-                await ask("And why?", after=replies[0])
-                victim = VICTIMS["second rank"](fleet)
-                os.kill(victim, signal.SIGKILL)
-                await ask("Which way?")
-            assert not os.path.exists(f"/proc/{victim}")
-            while await fleet.pools.decoders[0].streams.remote():
-                await asyncio.sleep(0.05)  # who closed its session holds nothing
+        fleet = fleet_of("two ranks")
+        async with fleet.session(sources[0]) as session:
+            num_chunks.append(len(session.plan.windows[0].chunks))
+            await ask("How many?")
+            await ask("And why?", after=replies[0])
+            victim = VICTIMS["second rank"](fleet)
+            os.kill(victim, signal.SIGKILL)
+            await ask("Which way?")
+        until_gone(victim)
+        while await fleet.pools.decoders[0].streams.remote():
+            await asyncio.sleep(0.05)  # who closed its session holds nothing
         return replies, counters
 
     num_chunks: list[int] = []
@@ -184,15 +206,16 @@ def test_a_session_is_watched_once_and_answers_on_when_its_decoder_is_killed(
 
 
 def test_a_session_whose_host_is_killed_opens_again_by_itself(
-    checkpoint: Path, sources: list[Source]
+    fleet_of: FleetOf, sources: list[Source]
 ) -> None:
+    fleet = fleet_of("one of each")
+
     async def asked() -> list[Any]:
-        with start_fleet(checkpoint, options=OPTIONS, profile=SMALL) as fleet:
-            async with fleet.session(sources[0]) as session:
-                before = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
-                os.kill(VICTIMS["stream host"](fleet), signal.SIGKILL)
-                after = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
-                return [before, after]
+        async with fleet.session(sources[0]) as session:
+            before = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
+            os.kill(VICTIMS["stream host"](fleet), signal.SIGKILL)
+            after = await session.ask(["How many?"], sampling=Sampling(max_new_tokens=12))
+            return [before, after]
 
     before, after = asyncio.run(asked())
     assert before == after
@@ -200,9 +223,11 @@ def test_a_session_whose_host_is_killed_opens_again_by_itself(
 
 def niceness(pid: int) -> int:
     """Of the thread that gives way most: Linux counts by thread, and heirs of one are like it."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    stats = [(thread / "stat").read_text().rpartition(")")[2].split() for thread in threads]
-    return max(int(fields[16]) for fields in stats)
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            found.append(int((thread / "stat").read_text().rpartition(")")[2].split()[16]))
+    return max(found)
 
 
 def test_on_shared_cores_what_is_nearer_to_the_words_goes_first(
@@ -246,41 +271,69 @@ def test_an_actors_word_about_a_checkpoint_arrives_as_one_sentence(
     assert "\n" not in str(e.value)
 
 
-def test_a_local_ray_listens_on_loopback_only(checkpoint: Path) -> None:
-    with start_fleet(checkpoint, profile=SMALL) as fleet:
-        ray.get(fleet.host.process_id.remote())
-        mine = psutil.Process().children(recursive=True)
-        listening = [
-            connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address in IPv6's clothes
-            for process in mine
-            for connection in process.net_connections(kind="inet")
-            if connection.status == psutil.CONN_LISTEN
-        ]
+def test_a_local_ray_listens_on_loopback_only(fleet_of: FleetOf) -> None:
+    for shape in ("one of each", "two ranks"):
+        ray.get(fleet_of(shape).hosts[0].process_id.remote())
+        ray.get([each.process_ids.remote() for each in fleet_of(shape).pools.decoders])
+    listening = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # one of those that were killed before
+            listening += [
+                connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address in IPv6's clothes
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            ]
     assert listening
     assert {ip for ip in listening if not ip_address(ip).is_loopback} == set()
 
 
 @pytest.mark.parametrize("find_victim", VICTIMS.values(), ids=VICTIMS)
 def test_a_process_killed_midway_changes_no_record(
-    find_victim: Any, checkpoint: Path, sources: list[Source], expected: list[dict[str, Any]]
+    find_victim: Any, fleet_of: FleetOf, sources: list[Source], expected: list[dict[str, Any]]
 ) -> None:
-    profile = SHAPES["two ranks"]
-    with start_fleet(checkpoint, options=OPTIONS, profile=profile) as fleet:
-        victim = find_victim(fleet)
-        killed = asyncio.Event()
+    fleet = fleet_of("two ranks")
+    victim = find_victim(fleet)
+    killed = asyncio.Event()
 
-        def kill_once(event: object) -> None:
-            if not killed.is_set():
-                os.kill(victim, signal.SIGKILL)
-                killed.set()
+    def kill_once(event: object) -> None:
+        if not killed.is_set():
+            os.kill(victim, signal.SIGKILL)
+            killed.set()
 
-        async def run() -> list[dict[str, Any]]:
-            work = (
-                fleet.analyse(s, TASKS, video_id=str(i), listener=kill_once)
-                for i, s in enumerate(sources)
-            )
-            return [facts(record) for record in await asyncio.gather(*work)]
+    async def run() -> list[dict[str, Any]]:
+        work = (
+            fleet.analyse(s, TASKS, video_id=str(i), listener=kill_once)
+            for i, s in enumerate(sources)
+        )
+        return [facts(record) for record in await asyncio.gather(*work)]
 
-        assert asyncio.run(run()) == expected
-        assert killed.is_set()
-        assert not os.path.exists(f"/proc/{victim}")
+    assert asyncio.run(run()) == expected
+    assert killed.is_set()
+    until_gone(victim)
+
+
+def test_a_calibration_finds_what_each_stage_of_a_fleet_costs(
+    fleet_of: FleetOf,
+    checkpoint: Path,
+    sources: list[Source],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("jobs.plan.calibrator.MANY", 16)
+    profile = SHAPES["one of each"]
+    clips = [source for source in sources if source.path.name != "bad.mp4"]
+    trials = Calibrator(fleet_of("one of each"), checkpoint, profile, clips[:1] * 2, clips[1:])
+
+    async def run() -> Calibration:
+        await trials.begin(clips, TASKS)
+        await trials.round()
+        return trials.keep()
+
+    found = asyncio.run(run())
+    for cost in (found.costs.reader, found.costs.encoder, found.costs.decoder, found.costs.host):
+        assert sum((cost.video_s, cost.chunk_s, cost.work_s, cost.word_s)) > 0
+    assert 0 < found.cores <= num_cores()
+    assert found.memory_bytes > 200 << 20
+    assert found.words >= 1
+    assert load_calibration(checkpoint, profile) == found

@@ -3,26 +3,26 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from ray._private.state import actors
 
 from actors.calls import recover, until_ready
 from actors.cluster import start_local_ray
-from actors.fleet import Fleet, start_fleet
+from actors.fleet import Fleet
+from actors.launch import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
-from pipeline.errors import FailureCode
+from pipeline.errors import FailureCode, SourceAway
 from pipeline.events import Event, Moved
 from pipeline.local import LocalFlow, LocalModel
+from pipeline.patience import Patience
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
@@ -30,7 +30,7 @@ from pipeline.video.source import Source
 from tests.loader import Loader
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
-from tests.victims import VICTIMS
+from tests.victims import VICTIMS, is_gone, until, until_gone
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -103,22 +103,6 @@ def in_actor(actor: Any, work: Callable[[Any], Any]) -> Any:
     return ray.get(actor.__ray_call__.remote(work))
 
 
-def is_gone(process_id: int) -> bool:
-    try:
-        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def until(is_so: Callable[[], bool], *, patience_s: float) -> float:
-    """Seconds until it was so."""
-    started = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - started < patience_s
-        time.sleep(0.05)
-    return time.monotonic() - started
-
-
 @pytest.mark.parametrize("find_victim", VICTIMS.values(), ids=VICTIMS)
 def test_a_process_that_hangs_midway_is_found_out_and_changes_no_record(
     find_victim: Any, fleet: Fleet, sources: list[Source], expected: list[Record]
@@ -132,7 +116,7 @@ def test_a_process_that_hangs_midway_is_found_out_and_changes_no_record(
 
     records = asyncio.run(analyse_all(fleet, sources, stop_once))
     assert records == [without_timings(record) for record in expected]
-    until(lambda: is_gone(victim), patience_s=STALL_S)
+    until_gone(victim, patience_s=STALL_S)
 
 
 def test_who_waits_for_a_lost_actor_ends_one_that_hangs_and_none_that_still_loads(
@@ -151,7 +135,7 @@ def test_who_waits_for_a_lost_actor_ends_one_that_hangs_and_none_that_still_load
     file.unlink()
     os.kill(hanging, signal.SIGSTOP)
     asyncio.run(recover(loader, patience_s=1))
-    until(lambda: is_gone(hanging), patience_s=STALL_S)
+    until_gone(hanging, patience_s=STALL_S)
     asyncio.run(recover(loader, patience_s=1))  # it starts again, and waits for its file
     file.touch()
     assert asyncio.run(until_ready(loader, patience_s=60))
@@ -187,6 +171,32 @@ def test_a_model_folder_that_is_away_while_a_decoder_starts_again_fails_no_video
         return await work
 
     assert asyncio.run(run()) == [without_timings(record) for record in expected]
+
+
+def test_a_video_of_which_nothing_is_heard_is_tried_again_though_all_answer(
+    fleet: Fleet, sources: list[Source], expected: list[Record]
+) -> None:
+    """One call of it hangs in an actor that is well otherwise."""
+
+    def hang_once(self: Any) -> None:
+        prefill = self._engine.prefill
+
+        async def hang(*_: object, **__: object) -> None:
+            self._engine.prefill = prefill
+            self.num_hung = 1
+            await asyncio.Event().wait()
+
+        self._engine.prefill = hang
+
+    (decoder,) = fleet.pools.decoders
+    before = num_restarts(decoder)
+    in_actor(decoder, hang_once)
+    in_actor(fleet.hosts[0], lambda self: setattr(self._flow, "patience", Patience(silence_s=5.0)))
+    records = asyncio.run(analyse_all(fleet, sources))
+    assert records == [without_timings(record) for record in expected]
+    assert in_actor(decoder, lambda self: self.num_hung) == 1
+    assert num_restarts(decoder) == before
+    in_actor(fleet.hosts[0], lambda self: setattr(self._flow, "patience", Patience()))
 
 
 def num_restarts(actor: Any) -> int:
@@ -225,18 +235,67 @@ def test_a_cancelled_video_holds_nothing(
     assert records == [without_timings(record) for record in expected]
 
 
+def test_what_a_lost_call_leaves_open_is_closed_by_the_next_renewal(
+    fleet: Fleet, sources: list[Source]
+) -> None:
+    """Videos and keys and values: nobody would ever ask for them again."""
+    (reader,), (decoder,) = fleet.pools.readers, fleet.pools.decoders
+
+    async def lose(name: object) -> None:
+        return None
+
+    def silent(claim: object) -> None:
+        return None
+
+    def set_calls(**calls: Callable[[object], object]) -> None:
+        """These in place of the clients' own; without any, their own again."""
+
+        def change(host: Any) -> None:
+            for client in (*host._flow._readers.members, *host._flow._decoders.members):
+                for name in ("close", "renew"):
+                    vars(client).pop(name, None)
+                vars(client).update(calls)
+
+        in_actor(fleet.hosts[0], change)
+
+    def open_names() -> tuple[object, object]:
+        videos = in_actor(reader, lambda self: self._stage.videos)
+        return videos, ray.get(decoder.streams.remote())
+
+    async def open_and_close() -> None:
+        async with fleet.session(sources[0]) as session:
+            await session.ask(["How many?"])
+            set_calls(close=lose, renew=silent)
+        assert open_names()[1]
+
+    asyncio.run(open_and_close())
+    set_calls()
+    until(lambda: open_names() == ((), ()), patience_s=4 * STALL_S)
+
+
+def test_a_reader_that_does_not_see_a_file_as_we_do_stops_and_says_so(
+    fleet: Fleet, sources: list[Source]
+) -> None:
+    """It is no failure of the video, so there is no row."""
+    asyncio.run(fleet.require_seen(sources[0].path))
+    away = replace(sources[0], size_bytes=1)
+    with pytest.raises(SourceAway, match=f"does not see {sources[0].path.parent}"):
+        asyncio.run(fleet.analyse(away, TASKS, video_id="away"))
+
+
 POISON = """
 import sys
 split = sys.argv.index("--")
 sys.path[:0] = sys.argv[1:split]
 import ctypes
-from pipeline.video import media, zygote_process
-rgb = media.VideoFile.rgb
+from pipeline.video import zygote_process
+from pipeline.video.ffmpeg import video_file
+rgb = video_file.VideoFile.rgb
 def crash_on_tall(self, frame, **size):
     if frame.height > 250:
         ctypes.string_at(0)
     return rgb(self, frame, **size)
-media.VideoFile.rgb = crash_on_tall
+video_file.VideoFile.rgb = crash_on_tall
 sys.exit(zygote_process.main(int(sys.argv[split + 1])))
 """
 

@@ -7,7 +7,7 @@ import ray
 
 from actors.clients import FrameReaderClient, LanguageDecoderClient, VisionEncoderClient
 from actors.cluster import start_local_ray
-from actors.fleet import start_fleet
+from actors.launch import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
 from tests.port_contract import LIMITS, PortContract, Ports, Scene
 

@@ -6,16 +6,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline.config import DecodeLimits
-from pipeline.errors import Transient
+from pipeline.errors import BadInput, FailureCode, Transient
 from pipeline.video.reader import open_media
-from pipeline.video.source import Source
+from pipeline.video.sandbox import Child
+from pipeline.video.source import Source, open_file
+from pipeline.video.wire import FROM_START, ReadOrder, Run
 from pipeline.video.zygote import stop_zygote
 from tests.hostile import outcome
 from tests.media_factory import Clip, make
@@ -130,6 +132,57 @@ def test_a_zygote_that_hangs_is_replaced_and_the_video_may_be_tried_again(clip: 
     assert outcome(clip) == ("ok", ())
 
 
+LONG_ORDER = ReadOrder(
+    reader="pyav", width=16, height=16, num_slots=2, slot_bytes=4096, num_indexed=1, threads=1,
+    may_skip=False,
+)  # fmt: skip
+MANY_RUNS = [Run(FROM_START, 0, tuple(range(1000)), tuple(range(1000)))] * 500  # fill any socket
+
+
+def test_an_order_that_no_child_takes_is_given_up_in_time(clip: Path) -> None:
+    """A zygote that is stopped has forked nobody who could read it."""
+    assert outcome(clip) == ("ok", ())
+    the_zygote().suspend()
+    limits = DecodeLimits(stall_s=1.0)
+    with (
+        open_file(Source.of(clip), max_bytes=1 << 30) as file,
+        closing(Child(file, limits)) as new,
+        pytest.raises(Transient, match="came to life"),
+    ):
+        new.order(LONG_ORDER, MANY_RUNS)
+    assert outcome(clip) == ("ok", ())
+
+
+def test_an_order_to_a_child_that_stands_still_is_given_up_in_time(clip: Path) -> None:
+    assert outcome(clip) == ("ok", ())  # the zygote has started
+    limits = DecodeLimits(stall_s=3.0)
+    with open_file(Source.of(clip), max_bytes=1 << 30) as file, closing(Child(file, limits)) as new:
+        new.begin()
+        [process] = the_zygote().children()
+        process.suspend()
+        with pytest.raises(BadInput) as raised:
+            new.order(LONG_ORDER, MANY_RUNS)
+    assert raised.value.code is FailureCode.DECODE_TIMEOUT
+    _until_gone(process)
+
+
+def test_a_zygote_that_stops_while_a_video_is_open_costs_one_try(tmp_path: Path) -> None:
+    clip = make(tmp_path, Clip(num_frames=240, fps=12, gop=12))
+    assert outcome(clip) == ("ok", ())
+    with open_media(Source.of(clip), DecodeLimits(threads=2, stall_s=3.0)) as media:
+        the_zygote().suspend()
+        plan = make_plan(media.info, source_id="test", fps=0.5)  # jumps, by two children
+        with pytest.raises(Transient):
+            list(media.read(plan, plan.windows[0]))
+    assert outcome(clip) == ("ok", ())
+
+
+def test_the_limit_of_a_videos_time_is_for_all_its_decoders_together(clip: Path) -> None:
+    with open_media(Source.of(clip)) as media:
+        (first,) = media._children  # noqa: SLF001
+        assert media._idle_children(2)[1]._waited is first._waited  # noqa: SLF001
+
+
 @pytest.mark.parametrize("is_stopped", [False, True], ids=["running", "stopped"])
 def test_children_end_with_whoever_asked_for_them(clip: Path, is_stopped: bool) -> None:
     command = [sys.executable, "-c", HOLD, str(clip)]
@@ -168,12 +221,12 @@ def test_a_child_holds_only_its_file_its_channel_and_its_frames(clip: Path) -> N
 
 def the_zygote() -> psutil.Process:
     """This process's only child of that name; other tests' servers may be its children too."""
-    [found] = [
-        process
-        for process in psutil.Process().children()
-        if any("zygote_process" in word for word in process.cmdline())
-    ]
-    return found
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):  # one of the others has just ended
+            found += [process] if any("zygote_process" in w for w in process.cmdline()) else []
+    [zygote] = found
+    return zygote
 
 
 def _until_gone(process: psutil.Process) -> None:

@@ -1,6 +1,7 @@
 """A planned video becomes its row: its own questions, range and faults are its own."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from jobs.batch.analyst import Analyst
 from jobs.batch.job import Job
 from jobs.batch.method import make_method
 from pipeline.config import Sampling
-from pipeline.errors import FailureCode, StoreFull
+from pipeline.errors import FailureCode, ObjectRefused, StoreDenied, StoreFull, Transient
 from pipeline.events import Listener, ignore
-from pipeline.served_model import ModelIdentity
+from pipeline.model_identity import ModelIdentity
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item
 from pipeline.store.local import LocalStore
@@ -103,6 +104,48 @@ def test_a_file_that_is_replaced_while_it_is_analysed_gives_no_result(
     row = make_row(fleet, planned(clip), tmp_path)
     assert len(fleet.asked) == 1
     assert row.code is FailureCode.SOURCE_CHANGED
+
+
+@pytest.mark.parametrize(
+    "error", [Transient("no answer"), StoreDenied("no such key"), ObjectRefused("400")]
+)
+def test_a_store_that_does_not_give_it_out_has_a_code_of_its_own(
+    error: Exception, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is the video's failure or an outage is for somebody else to find out."""
+
+    def refuse(self: LocalStore, key: str) -> None:
+        raise error
+
+    item, fleet = planned(clip), Fleet()
+    monkeypatch.setattr(LocalStore, "head", refuse)
+    row = make_row(fleet, item, tmp_path)
+    assert (row.code, row.detail) == (FailureCode.SOURCE_UNREADABLE, str(error))
+    assert fleet.asked == []
+
+
+@pytest.mark.parametrize("hangs_at", [1, 2], ids=["before it is read", "after it was read"])
+def test_a_file_system_that_hangs_is_a_store_that_does_not_give_it_out(
+    hangs_at: int, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, fleet, answers = planned(clip), Fleet(), threading.Event()
+    head, calls = LocalStore.head, []
+
+    def hang(self: LocalStore, key: str) -> object:
+        calls.append(key)
+        if len(calls) == hangs_at:
+            answers.wait(60)
+        return head(self, key)
+
+    monkeypatch.setattr(LocalStore, "head", hang)
+    archive = Archive(folder=str(tmp_path), max_bytes=100)
+    look_s = (0.2, 1.5)[hangs_at - 1]  # the look before has to be over in it
+    analyst = Analyst(fleet.analyse, archive, METHOD, ModelIdentity("m", "d"), look_s=look_s)
+    row = asyncio.run(analyst.make_row(item))
+    answers.set()
+    assert row.code is FailureCode.SOURCE_UNREADABLE
+    assert row.detail == f"the file system does not answer for {look_s:g} s"
+    assert len(fleet.asked) == hangs_at - 1
 
 
 def test_what_is_not_the_videos_fault_stops_the_job(clip: Path, tmp_path: Path) -> None:

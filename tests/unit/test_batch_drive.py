@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -11,10 +12,12 @@ from pipeline.errors import Stopped, StoreFull, Transient
 from pipeline.store.commit import Receipt, load_success, missing_parts
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
-from pipeline.store.job_plan import JobPlan, load_plan, open_job
+from pipeline.store.job_plan import JobPlan, Shard, load_plan, open_job
 from pipeline.store.objects import ObjectStore
+from pipeline.store.part_claims import rotated
 from pipeline.store.retry import RetryPolicy
-from tests.batch_driver import SPEC, make_items, make_rows, planned_ids
+from pipeline.threads import in_thread
+from tests.batch_driver import SPEC, in_order, make_items, make_rows, planned_ids
 from tests.stores import FaultyStore, MemoryStore
 
 NUM_ITEMS = 10  # in parts of 3
@@ -40,7 +43,7 @@ def run(
         make_row=make_row,
         to_table=lambda items: make_rows(items, attempt="a"),
         num_at_once=num_at_once,
-        **how,
+        **{"order": in_order, **how},
     )
     return asyncio.run(drive(store, plan, work, is_stopping=is_stopping))
 
@@ -74,13 +77,13 @@ def test_exactly_so_many_videos_are_in_flight_and_parts_overlap() -> None:
 
 
 def test_every_video_in_flight_may_wait_in_a_thread_of_its_own() -> None:
-    num_items = 40  # more threads than a loop has by itself
+    num_items = 40  # more than a loop has threads
     store = MemoryStore()
     plan = open_job(store, SPEC, make_items(num_items))
     all_wait = threading.Barrier(num_items, timeout=30)
 
     async def make_row(item: Item) -> Item:
-        await asyncio.to_thread(all_wait.wait)
+        await in_thread(all_wait.wait)
         return item
 
     assert len(run(store, plan, make_row, num_at_once=num_items)) == plan.num_parts
@@ -174,16 +177,61 @@ def test_a_job_that_is_stopping_begins_no_part_and_finishes_those_under_way() ->
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 def test_a_commit_that_meets_a_passing_fault_is_tried_again_and_is_ones_own(when) -> None:
     store, plan = submitted()
-    puts = FaultyStore(store, fail_at=3, when=when)  # listing, shard, first part
-    receipts = run(puts, load_plan(store), at_once)
-    assert puts.num_calls > 3
+    puts = FaultyStore(store, fail_at=6, when=when)  # three listings, look, shard, first part
+    receipts = run(puts, load_plan(store), at_once, num_at_once=1)
+    assert puts.num_calls > 6
     assert all(receipt.is_mine for receipt in receipts)
     assert len(receipts) == 4
 
 
 def test_a_store_that_stays_down_ends_the_job_with_its_error() -> None:
     store, plan = submitted()
-    puts = FaultyStore(store, fail_at=3, when="before")
+    puts = FaultyStore(store, fail_at=4, when="before")
     with pytest.raises(Transient):
-        run(puts, plan, at_once, commit_policy=RetryPolicy(attempts=1))
+        run(puts, plan, at_once, num_at_once=1, commit_policy=RetryPolicy(attempts=1))
     assert load_success(store) is None
+
+
+def test_two_drivers_on_one_job_share_its_parts() -> None:
+    store = MemoryStore()
+    plan = open_job(store, SPEC, make_items(60))  # in 20 parts
+    found: list[int] = []
+    missing: list[Sequence[int]] = []
+
+    async def make_row(item: Item) -> Item:
+        await asyncio.sleep(0)
+        return item
+
+    async def both() -> list[list[Receipt]]:
+        upwards, downwards = (
+            Work(
+                make_row=make_row,
+                to_table=lambda items: make_rows(items, attempt="a"),
+                order=order,
+                begun=missing.append,
+                found=found.append,
+            )
+            for order in (in_order, lambda plan, parts: reversed(parts))
+        )
+        return await asyncio.gather(drive(store, plan, upwards), drive(store, plan, downwards))
+
+    receipts = asyncio.run(both())
+    num_made = sum(map(len, receipts))
+    assert min(map(len, receipts)) > 0
+    assert num_made + len(found) == 2 * plan.num_parts
+    assert missing == [list(range(plan.num_parts))] * 2
+    assert num_made <= plan.num_parts + 1  # where they meet
+    assert missing_parts(store, plan) == []
+    assert load_success(store) is not None
+
+
+def test_each_driver_has_an_order_of_its_own_and_reads_a_shard_once() -> None:
+    shards = tuple(Shard(sha256=name, num_items=90) for name in "abc")
+    plan = JobPlan(job_id="job", spec=SPEC, shards=shards)
+    parts = list(range(90))
+    orders = [rotated(plan, parts) for _ in range(3)]
+    assert all(sorted(order) == parts for order in orders)
+    assert len(set(map(tuple, orders))) == 3
+    for order in orders:
+        read = [index // 30 for index in order]
+        assert sum(one != following for one, following in pairwise(read)) == 2

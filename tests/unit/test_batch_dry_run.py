@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from actors.profile import Profile
-from jobs.batch.dry_run import MAX_SAMPLED, dry_run, forecast_of, sampled
+from jobs.batch.dry_run import MAX_SAMPLED, dry_run, forecast_of
 from jobs.batch.job import Job
 from jobs.batch.prepare import Prepared
+from jobs.plan.scan import sampled
 from pipeline.errors import ConfigError
 from tests.batch_driver import make_items
 from tests.media_factory import Clip, make
@@ -21,6 +22,8 @@ def job(tmp_path: Path) -> Job:
     for number in range(3):
         make(clips, Clip(num_frames=24, fps=12), f"clip{number}")
     (clips / "bad.mp4").write_text("this is no video")
+    (clips / "old.rm").write_text("RealMedia")
+    (clips / "notes.txt").write_text("not to be missed unseen")
     return Job(
         source=str(clips),
         out=str(tmp_path / "out"),
@@ -30,12 +33,12 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_the_forecast_is_what_the_headers_say(job: Job) -> None:
-    forecast = forecast_of(Prepared.of(job))
-    assert (forecast.num_videos, forecast.num_parts) == (4, 2)
-    assert (forecast.num_sampled, forecast.num_unreadable) == (4, 1)
-    assert forecast.seconds == pytest.approx(3 * 2.0)
-    assert forecast.frames == 3 * 4  # two a second
-    assert forecast.tokens == 3 * 2 * 2  # two temporal patches of 28 x 56 pixels each
+    scan = forecast_of(Prepared.of(job))
+    assert (scan.num_videos, scan.num_sampled) == (4, 4)
+    assert sum(scan.codes.values()) == 1
+    assert scan.load.seconds == pytest.approx(3 * 2.0)
+    assert scan.load.frames == 3 * 4  # two a second
+    assert scan.load.tokens == 3 * 2 * 2  # two temporal patches of 28 x 56 pixels each
 
 
 def test_a_dry_run_says_so_in_lines_and_writes_nothing(
@@ -47,6 +50,7 @@ def test_a_dry_run_says_so_in_lines_and_writes_nothing(
     assert lines["parts"] == "2 of 3 videos"
     assert "1 of them unreadable" in lines["headers"]
     assert "to watch" in lines["time"]
+    assert lines["others"] == "2 files passed over: .rm 1, .txt 1"
     assert not Path(job.out).exists()
 
 
@@ -59,7 +63,7 @@ def test_on_a_gpu_elsewhere_no_time_is_made_up(
 
 def test_an_archive_without_videos_is_told(job: Job) -> None:
     empty = job.model_copy(update={"suffix": (".webm",)})
-    with pytest.raises(ConfigError, match="no videos in"):
+    with pytest.raises(ConfigError, match=r"no videos in .*; 6 files passed over: \.mp4 4"):
         dry_run(Prepared.of(empty), Profile())
 
 

@@ -12,14 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
+from actors import profile
+from deploy.profiles import load_profile
 from jobs.batch.job import FIELDS, Job, make_job
 from jobs.batch.job_flags import flags_of, takes_job
 from jobs.batch.method import make_method, read_method
+from jobs.batch.prepare import Prepared
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
 from pipeline.errors import BadInput, ConfigError, FailureCode, StoreCorrupt
 from pipeline.store.items import Item
+from pipeline.store.job_plan import JobPlan
 from pipeline.store.sources import VIDEO_SUFFIXES
+from tests.media_factory import Clip, make
+from tests.tiny_folder import write_folder
 
 NEEDED = {"source": "clips", "out": "out"}
 
@@ -30,7 +36,7 @@ def an_example(field: FieldInfo) -> Any:
     return [value] if isinstance(field.default, tuple) else value
 
 
-EXAMPLES = (False, True, 4, '{"type": "object"}', "windows", "decord", ["red", "a, b"])
+EXAMPLES = (False, True, 4, '{"type": "object"}', "windows", "decord", ["red", "a, b"], "not_found")
 
 
 def is_taken(field: FieldInfo, value: Any) -> bool:
@@ -42,9 +48,10 @@ def is_taken(field: FieldInfo, value: Any) -> bool:
     return False
 
 
-EXCLUDED = {"schema", "in_process"}  # by choices, by address
+EXCLUDED = {"schema", "in_process", "verbose"}  # by choices, by address, by quiet
 EVERY_FIELD = {name: an_example(field) for name, field in FIELDS.items() if name not in EXCLUDED}
 EVERY_FIELD |= {"start": 1.0, "choices": ["red", "a, b"], "min_bytes": 2}
+EVERY_FIELD |= {"preset": "paper", "job_id": "j.1"}  # what long allows; no JSON
 
 
 def nested(fields: dict[str, Any]) -> dict[str, Any]:
@@ -148,8 +155,8 @@ def test_every_field_is_documented_and_has_its_flag() -> None:
     ("text", "says"),
     [
         (
-            "source: a\nout: b\nquestons: [x]",
-            "no field 'questons'; there are model, .*out",
+            "source: a\nout: b\nzoo: [x]",
+            "no field 'zoo'; there are model, .*out",
         ),
         ("source: a\nout: b\nvideo_per_part: 3", "did you mean 'videos_per_part'"),
         ("source: a\nout: b\ngrounds: [x]", "did you mean 'ground'"),
@@ -168,7 +175,9 @@ def test_every_field_is_documented_and_has_its_flag() -> None:
         ("source: a\nout: b\nin-process: true\naddress: auto", "in-process excludes address"),
         ("source: a", "out is missing"),
         ("- a\n- b", "mapping of field names"),
-        ("a: [", "not YAML"),
+        ("source: a\nout: b\nask: x\nchoices: [yes, no]", r"a text, got true \(in YAML yes, no"),
+        ("source: a\nout: b\nask: x\nschema: no.json", "no.json cannot be read: No such file"),
+        ("a: [", "not YAML: .*, but found .*, line 1, column 5: a: "),
         ("source: !!python/object/apply:os.getcwd []\nout: b", "not YAML"),
     ],
 )
@@ -221,3 +230,37 @@ def test_a_videos_own_questions_are_added_and_bad_ones_are_its_own_fault() -> No
     with pytest.raises(BadInput) as error:
         method.tasks_for(Item(uri="/a.mp4", questions=(" ",)))
     assert error.value.code is FailureCode.BAD_PROMPT
+
+
+def test_a_job_is_gone_on_with_in_the_same_numbers_and_by_the_same_engine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of float32, bfloat16, int8 and vLLM are not one job's."""
+    (tmp_path / "clips").mkdir()
+    make(tmp_path / "clips", Clip(num_frames=2))
+    own = load_profile(Path("laptop"))
+    needed = {
+        "source": str(tmp_path / "clips"),
+        "out": str(tmp_path / "out"),
+        "model": write_folder(tmp_path / "model"),
+    }
+
+    def plan(name: str, **changes: object) -> JobPlan:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(own.model_copy(update=changes).model_dump(mode="json")))
+        return Prepared.of(Job(**needed, profile=file)).plan()
+
+    first = plan("float32")
+    assert first.spec.numerics == "float32 on cpu"
+    assert plan("slower", stall_s=1.0) == first
+    int8 = own.decoders.model_copy(update={"int8": True})
+    vllm = own.decoders.model_copy(update={"engine": "vllm"})
+    monkeypatch.setattr(profile, "require_vllm", lambda: "0.32.0")  # which need not be here
+    for name, other in {
+        "bfloat16": {"dtype": "bfloat16"},
+        "cuda": {"device": "cuda"},
+        "int8": {"decoders": int8},
+        "vllm": {"decoders": vllm},
+    }.items():
+        with pytest.raises(ConfigError, match=r"number format or engine \(float32 on cpu\)"):
+            plan(name, **other)

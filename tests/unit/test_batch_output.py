@@ -6,38 +6,27 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import cli
 from jobs.batch.replay import differences
 from jobs.batch.tables import derive, flatten
 from pipeline.errors import StoreCorrupt
-from pipeline.store.commit import Part, build_part
+from pipeline.store.commit import Part, build_part, part_index
 from pipeline.store.job_plan import JobPlan
 from pipeline.store.local import LocalStore
 from pipeline.store.objects import ObjectInfo
 from pipeline.store.rows import count_rows
-from pipeline.tasks.records import to_table
+from pipeline.tasks.records import SCHEMA, to_table
 from tests.job_rows import commit_job, records
 from tests.report_rows import bad_row, good_row
 
 ROOT = Path(__file__).parents[2]
 Vidray = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vidray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vidray:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["vidray", *map(str, arguments)])
-        code = int(cli._run())
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -61,8 +50,9 @@ class WatchedStore(LocalStore):
         self.num_reads += 1
         return super().get_range(key, start=start, stop=stop, etag=etag)
 
-    def spool(self, *args: object, **options: object) -> ObjectInfo:
-        raise AssertionError("a part was read whole")
+    def spool(self, key: str, *args: Any, **options: Any) -> ObjectInfo:
+        assert part_index(key) is None, "a part was read whole"
+        return super().spool(key, *args, **options)
 
 
 def test_counting_rows_reads_little_of_large_parts_and_small_ones_once(tmp_path: Path) -> None:
@@ -80,15 +70,21 @@ def test_counting_rows_reads_little_of_large_parts_and_small_ones_once(tmp_path:
     assert (made.num_parts, made.num_rows, made.codes) == (3, 6, {"truncated": 2})
     assert store.head("parts/part-00000.parquet").size_bytes > 1_000_000
     assert store.num_bytes < 300_000
-    assert store.num_reads <= 3 + 1 + 1
+    assert store.num_reads <= 3 + 1 + 4  # the codes of videos, captions, answers, boxes
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no Parquet" * 10_000])
-def test_a_part_that_cannot_be_counted_is_named(content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_part_of_the_job_is_named_and_not_counted(
+    content: bytes, tmp_path: Path
+) -> None:
     store = LocalStore(str(tmp_path))
-    store.put_new("parts/part-00003.parquet", content)
-    with pytest.raises(StoreCorrupt, match="part-00003.parquet is not readable"):
-        count_rows(store)
+    commit(tmp_path, parts=(0,))
+    store.put_new("parts/part-00001.parquet", content)
+    store.put_new("parts/part-00002.parquet", b"beyond the plan")
+    made = count_rows(store)
+    assert made.num_parts == 1
+    (foreign,) = made.foreign
+    assert foreign.startswith("parts/part-00001.parquet is not readable as Parquet")
 
 
 class LosingStore(LocalStore):
@@ -135,7 +131,7 @@ def test_tables_grow_with_their_job_and_are_made_once(tmp_path: Path, vidray: Vi
     boxes = pq.read_table(folder / "tables/boxes")
     assert boxes.num_rows == 8
     assert dict(derive(LocalStore(str(folder)))).keys() == {"captions", "answers", "boxes"}
-    assert vidray("fsck", folder)[0] == 0
+    assert vidray("fsck", folder)[0] == 3  # one failed, as status says
 
 
 def test_status_counts_from_the_store_alone(tmp_path: Path, vidray: Vidray) -> None:
@@ -151,14 +147,51 @@ def test_status_counts_from_the_store_alone(tmp_path: Path, vidray: Vidray) -> N
     assert f"{plan.job_id}, finished" in said
 
 
+def test_what_a_job_passed_over_stands_in_its_status_and_on_its_page(
+    out: Path, tmp_path: Path, vidray: Vidray
+) -> None:
+    said = "4 files passed over: .txt 3, .rm 1"
+    assert said in vidray("batch", "status", out)[1]
+    assert vidray("report", out, "--page", tmp_path / "page.html")[0] == 0
+    assert said in (tmp_path / "page.html").read_text()
+    part = out / "parts/part-00000.parquet"
+    assert vidray("report", part, "--page", tmp_path / "p.html")[0] == 0
+    assert "passed over" not in (tmp_path / "p.html").read_text()
+
+
 def test_fsck_says_what_is_missing_wrong_or_left_over(out: Path, vidray: Vidray) -> None:
-    assert vidray("fsck", out) == (0, said_of(out, "5 of 5 rows are sound", "finished"), "")
+    assert vidray("fsck", out) == (3, said_of(out, "5 of 5 rows are sound", "finished"), "")
     (out / "parts/.ab.tmp").write_bytes(b"torn")
     (out / "parts/part-00001.parquet").write_bytes(b"PAR1")
     code, said, _ = vidray("fsck", out, "--clean")
     assert code == 1
     assert "wrong: parts/part-00001.parquet: " in said
     assert "not in the plan: parts/.ab.tmp, 4 bytes, left" in said  # it is young
+
+
+def test_fsck_puts_damage_aside_and_the_job_goes_on(out: Path, vidray: Vidray) -> None:
+    assert vidray("tables", out)[0] == 0
+    (out / "parts/part-00001.parquet").chmod(0o644)
+    (out / "parts/part-00001.parquet").write_bytes(b"PAR1")
+    for command in (("show", out), ("batch", "status", out), ("tables", out)):
+        code, _, said = vidray(*command)
+        assert (code, len(said.splitlines())) == (1, 1)
+        assert "--repair mends it" in said
+    code, said, _ = vidray("fsck", out)
+    assert (code, "vidray fsck --repair, then run the job again" in said) == (1, True)
+    code, said, _ = vidray("fsck", out, "--repair")
+    assert code == 1
+    assert "moved aside: parts/part-00001.parquet, to damaged/parts/part-00001.parquet." in said
+    assert "run the job again: it makes what is missing now" in said
+    (aside,) = (out / "damaged/parts").iterdir()
+    assert aside.read_bytes() == b"PAR1"
+    assert len(list((out / "damaged/tables").glob("*/part-00001.parquet.*"))) == 3
+    assert [path.name for path in out.glob("parts/*.parquet")] == ["part-00000.parquet"]
+    for command in (("batch", "status", out), ("fsck", out)):
+        assert vidray(*command)[0] == 1  # not finished
+    commit(out, parts=(0, 1))
+    for command in (("batch", "status", out), ("fsck", out)):
+        assert vidray(*command)[0] == 3  # finished, with a row that failed
 
 
 def said_of(out: Path, *lines: str) -> str:
@@ -208,10 +241,30 @@ def test_differences_are_named_by_their_path_and_timings_are_none() -> None:
     assert "is 'Blue.'" in changes[1]
 
 
-QUERIES = re.findall(r'duckdb\.sql\(\s*"(.*)"\s*\)', (ROOT / "docs/batch.md").read_text())
+PAGE = (ROOT / "docs/batch.md").read_text()
+QUERIES = re.findall(r'duckdb\.sql\(\s*"(.*)"\s*\)', PAGE)
 
 
-def test_the_readmes_queries_give_what_the_job_wrote(
+def test_what_the_page_has_for_pasting_runs_and_prints(
+    out: Path,
+    vidray: Vidray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert vidray("tables", out)[0] == 0
+    monkeypatch.chdir(out.parent)
+    (snippet,) = (
+        block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "pandas" in block
+    )
+    exec(snippet, {"__name__": "pasted"})  # noqa: S102
+    said = capsys.readouterr().out
+    assert "truncated" in said
+    assert "A red circle stays still." in said
+    assert "the blue star" in said
+    assert all(re.search(rf"^{name} - \w", said, re.MULTILINE) for name in SCHEMA.names)
+
+
+def test_the_pages_queries_give_what_the_job_wrote(
     out: Path, vidray: Vidray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert vidray("tables", out)[0] == 0
@@ -222,4 +275,4 @@ def test_the_readmes_queries_give_what_the_job_wrote(
     assert sorted(words) == sorted(
         (record.uri, caption.text) for record in records() for caption in record.captions
     )
-    assert sum(count for _, count in boxes) == 4
+    assert sum(count for _, outcome, count in boxes if outcome == "found") == 4

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from jobs.batch.event_log import Events, open_events
 from jobs.batch.watch import LINE_EVERY_S, Watch, describe_failures
+from jobs.messages import messages_on
 from pipeline.errors import ConfigError, FailureCode, StoreFull
 from pipeline.store.commit import Receipt
 from pipeline.store.job_plan import JobPlan, Shard
@@ -47,12 +49,12 @@ def test_speed_and_time_left_are_counted_from_the_first_row_on(clock: Clock) -> 
     watch, text = make(clock)
     with watch:
         clock.now_s += 50  # models are being loaded
-        watch.begin()
+        watch.begin(range(PLAN.num_parts))
         clock.now_s += 4
         watch.video(good_row(0))
         watch.video(good_row(1))  # eight seconds of video in four
         assert watch.line() == (
-            "2/10 videos, 0 failed, 0:00:16 left, 2.0 video-seconds/s, 0:00:54 passed"
+            "2/10 videos, 0 failed, 0:00:16 left, 2.0 video-seconds/s, 20%, 0:00:54 passed"
         )
 
 
@@ -72,7 +74,7 @@ def test_a_terminal_gets_one_line_that_is_drawn_again_and_gets_its_cursor_back(
 ) -> None:
     watch, text = make(clock, terminal=True, figures=lambda: ["prefill is the bottleneck"])
     with watch:
-        watch.begin()
+        watch.begin(range(PLAN.num_parts))
         watch.video(good_row(0))
         watch.video(bad_row(1))
         watch._live.refresh()
@@ -94,7 +96,7 @@ def test_on_a_narrow_terminal_what_matters_least_gives_way(clock: Clock, width: 
         clock, terminal=True, width=width, plan=plan, before=before, figures=lambda: FIGURES
     )
     with watch:
-        watch.begin()
+        watch.begin(range(before.num_rows // 3, plan.num_parts))
         for index in range(10):
             watch.video(good_row(index))
         clock.now_s += 4
@@ -121,8 +123,22 @@ def test_a_resumed_job_counts_what_was_there(clock: Clock) -> None:
         watch.video(bad_row(1))
     assert "job j1: 10 videos in 4 parts, 6 of them done before" in text.getvalue()
     assert "7/10 videos, 3 failed" in text.getvalue()
-    assert describe_failures(watch.codes) == "3 failed: 3 truncated"
+    assert describe_failures(watch.codes, watch.result_codes) == "3 failed: 3 truncated"
     assert before.codes == {"truncated": 2}
+
+
+def test_what_another_driver_made_while_this_one_started_is_done_and_looked_at(
+    clock: Clock,
+) -> None:
+    watch, text = make(clock)
+    with watch:
+        watch.begin([3])
+        assert watch.line().startswith("9/10 videos, 0 failed")
+    assert watch.is_shared
+    watch, text = make(clock, before=RowCounts(num_parts=3, num_rows=9))
+    with watch:
+        watch.begin([3])
+    assert not watch.is_shared  # it was there before
 
 
 def test_events_are_json_lines_without_a_word_of_user_or_model(clock: Clock) -> None:
@@ -150,5 +166,47 @@ def test_events_are_added_to_a_file_or_refused_by_name(tmp_path: Path) -> None:
         with open_events(path) as file:
             Events(file, job_id="j1").tell("started")
     assert len(path.read_text().splitlines()) == 2
-    with pytest.raises(ConfigError, match="--events"):
-        open_events(tmp_path / "none" / "events.jsonl")
+    with (
+        pytest.raises(ConfigError, match="--events"),
+        open_events(tmp_path / "none" / "events.jsonl"),
+    ):
+        pass
+
+
+def test_parts_that_another_driver_made_are_done_too(clock: Clock, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    with open_events(file) as stream:
+        watch, text = make(clock, events=Events(stream, job_id="j1"))
+        with watch:
+            watch.found(1)
+            assert watch.line().startswith("3/10 videos, 0 failed")
+            assert watch.is_shared
+    assert [event["event"] for event in map(json.loads, file.read_text().splitlines())] == [
+        "started",
+        "found",
+        "finished",
+    ]
+
+
+def test_a_part_that_another_driver_committed_first_makes_the_job_a_shared_one(
+    clock: Clock,
+) -> None:
+    watch, _ = make(clock)
+    watch.part(Receipt(index=0, is_mine=True, sha256=""))
+    assert not watch.is_shared
+    watch.part(Receipt(index=1, is_mine=False, sha256=""))
+    assert watch.is_shared
+
+
+def test_what_the_parts_say_goes_to_the_jobs_console_as_text(clock: Clock) -> None:
+    watch, text = make(clock, terminal=True, width=60)
+    log = logging.getLogger("vidray.store")
+    with messages_on(watch._console), watch:
+        watch.begin(range(PLAN.num_parts))
+        log.warning("%s; asking again, %d of %d", "s3://a/[red]\x1b[2J" + "b" * 60, 3, 16)
+    log.warning("nobody shows this one here")
+    shown = text.getvalue()
+    assert (
+        "s3://a/[red]\N{REPLACEMENT CHARACTER}[2J" + "b" * 60 + "; asking again, 3 of 16" in shown
+    )
+    assert "nobody" not in shown

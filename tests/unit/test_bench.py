@@ -1,6 +1,7 @@
 """A comparison is only worth its numbers if both sides do the same work."""
 
 import asyncio
+import base64
 import subprocess
 import sys
 from contextlib import closing
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 from actors.profile import Profile
+from jobs.lab.bench.bench_servers import as_data
+from jobs.lab.bench.bench_uploads import padded
 from jobs.lab.bench.key_server import PAGE, key_of, key_server
 from jobs.lab.bench.ray_data import TwinDecoder, TwinEncoder, TwinReader
+from jobs.serve.media_facts import media_facts
 from jobs.timing import medians
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
@@ -22,6 +26,7 @@ from pipeline.store.sources import find_items
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
+from pipeline.video.reader import probe
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make
 from tests.tiny_folder import MAX_PIXELS, write_folder
@@ -78,6 +83,25 @@ def _words_of_the_flow(checkpoint: Path, clip: Path) -> list[str]:
     with closing(LocalFlow(LocalModel.load(checkpoint), options=OPTIONS)) as flow:
         record = asyncio.run(analyse(Source.of(clip), TASKS, flow, video_id="0a"))
     return [record.captions[0].text, record.answers[0].answer]
+
+
+def test_a_padded_clip_is_so_large_and_the_same_video(tmp_path: Path) -> None:
+    clip = make(tmp_path, Clip(num_frames=24, fps=12), "clip")
+    film = padded(clip, tmp_path / "film.mp4", 5_000_000)
+    assert film.stat().st_size == 5_000_000
+    assert media_facts(probe(Source.of(film))) == media_facts(probe(Source.of(clip)))
+
+
+def test_what_nobody_has_seen_before_is_the_same_video_in_other_bytes(tmp_path: Path) -> None:
+    clip = make(tmp_path, Clip(num_frames=24, fps=12), "clip")
+    films = []
+    for number in range(2):
+        film = tmp_path / f"{number}.mp4"
+        film.write_bytes(base64.b64decode(as_data(clip, number).partition(",")[2]))
+        films.append(film)
+    assert films[0].read_bytes() != films[1].read_bytes()
+    facts = [media_facts(probe(Source.of(each))) for each in (clip, *films)]
+    assert facts[0] == facts[1] == facts[2]
 
 
 def test_candidates_take_turns_and_the_middle_round_counts() -> None:

@@ -21,7 +21,8 @@ from jobs.analyze import AnalyzeCommand
 from jobs.display import LiveDisplay
 from jobs.draw import COLOURS, draw_boxes
 from jobs.flags import build
-from jobs.results import printable, show
+from jobs.printable import printable
+from jobs.results import show
 from jobs.serving import ServingOptions
 from pipeline.config import Sampling
 from pipeline.engine.constraint import Choices, JsonSchema
@@ -35,11 +36,12 @@ from pipeline.tasks.resolve import make_plan_options, make_sampling, make_tasks
 from pipeline.video.plan import Planner
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
+from tests.conftest import Vidray
 from tests.media_factory import Clip, make, read_barcode
 from tests.tiny_folder import write_folder
 
 
-def settings(clips=(Path("a.mp4"),), out=None, **asked):
+def settings(clips=(Path("a.mp4"),), out=(), **asked):
     tasks = build(TaskOptions, asked)
     return AnalyzeCommand(tasks=tasks, serving=ServingOptions(), clips=clips, out=out)
 
@@ -145,7 +147,7 @@ def test_what_is_typed_wrong_is_found_before_ray_is_started(monkeypatch, capsys,
     def start_fleet(*_, **__):
         pytest.fail("Ray was started")
 
-    monkeypatch.setattr("actors.fleet.start_fleet", start_fleet)
+    monkeypatch.setattr("actors.launch.start_fleet", start_fleet)
     model = write_folder(tmp_path / "model")
     uneven = tmp_path / "uneven.yaml"
     uneven.write_text("decoders: {tensor_parallel: 7}")
@@ -169,7 +171,8 @@ def test_what_is_typed_wrong_is_found_before_ray_is_started(monkeypatch, capsys,
         {"ask": ("?",), "choices": "a", "schema": "{}"},
         {"ask": ("?",), "schema": "no json"},
         {"ask": ("?",), "choices": "a,,b"},
-        {"out": Path("out")},
+        {"out": (Path("out"),)},
+        {"overlap": 193.0, "long": "windows"},
         {"caption": False},
         {"start": 2.0, "end": 1.0},
         {"start": -1.0},
@@ -266,15 +269,16 @@ def test_rows_of_a_demo_model_are_told_once_at_the_top_of_the_table():
 
 
 def test_a_batch_takes_the_demo_model_only_when_it_is_named(monkeypatch, capsys, tmp_path):
-    out = tmp_path / "out"
-    code, _, err = typed(monkeypatch, capsys, "batch", "run", str(tmp_path), str(out))
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    code, _, err = typed(monkeypatch, capsys, "batch", "run", str(clips), str(out))
     assert code == 2
     assert "--model is missing: a Qwen2-VL folder, or vidray-demo" in err
     assert not out.exists()
     code, _, err = typed(
-        monkeypatch, capsys, "batch", "run", str(tmp_path), str(out), "--model", "vidray-demo"
+        monkeypatch, capsys, "batch", "run", str(clips), str(out), "--model", "vidray-demo"
     )
-    assert (code, err.splitlines()[-1]) == (2, f"vidray: no videos in {tmp_path}")
+    assert (code, err.splitlines()[-1]) == (2, f"vidray: no videos in {clips}")
 
 
 def test_results_on_a_terminal_are_a_table_that_shows_text_as_text():
@@ -382,3 +386,44 @@ def test_a_picture_that_cannot_be_saved_leaves_no_part_behind(clip, tmp_path):
     with pytest.raises(OSError, match="directory"):
         list(draw_boxes(Source.of(clip), record(boxes=(FOUND,)), folder=tmp_path / "out", number=1))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["001-clip-0.50s.png"]
+
+
+SEES_NO_PIXEL = (
+    ("-h",),
+    ("--version",),
+    ("formats",),
+    ("analyze", "-h"),
+    ("batch", "run", "-h"),
+    ("batch", "run", "clips", "out", "--max-new-tokens", "many"),
+    ("profile", "show", "laptop"),
+    ("show", "OUT"),
+    ("fsck", "OUT"),
+    ("batch", "status", "OUT"),
+)
+
+
+def test_what_sees_no_pixel_starts_without_torch_and_ray() -> None:
+    """Seconds each: for help, a listing, or a shell that completes."""
+    out = str(Path(__file__).parents[1] / "outputs" / "schema-1")
+    commands = [[word.replace("OUT", out) for word in command] for command in SEES_NO_PIXEL]
+    program = (
+        "import sys; from jobs import cli\n"
+        f"for command in {commands}:\n"
+        "    sys.argv = ['vidray', *command]\n"
+        "    code = cli._run()\n"
+        "    loaded = {'torch', 'ray'} & sys.modules.keys()\n"
+        "    assert not loaded, (command, loaded)\n"
+        "    assert code in (0, 2, 3), (command, code)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["analyze", "batch run", "demo", "ingest status", "report", "show", "top", "trace"]
+)
+def test_help_names_values_as_people_do(command: str, vidray: Vidray) -> None:
+    code, said, _ = vidray(*command.split(), "-h")
+    assert code == 0
+    assert not re.search(r"<(list|str|int|float|path)\b", said)
+    assert f"vidray {command} [OPTIONS]" in said

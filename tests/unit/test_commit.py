@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from pipeline.errors import ConfigError, StoreCorrupt, StoreError, Transient
 from pipeline.store.commit import (
     SUCCESS_KEY,
     Part,
+    Receipt,
     build_part,
     check_part,
     commit_part,
@@ -26,9 +29,17 @@ from pipeline.store.commit import (
 )
 from pipeline.store.fsck import DAY_S, FsckReport, fsck
 from pipeline.store.items import Item
-from pipeline.store.job_plan import PLAN_KEY, CommitPoint, PlannedItems, load_plan, open_job
+from pipeline.store.job_plan import (
+    PLAN_KEY,
+    CommitPoint,
+    JobSpec,
+    PlannedItems,
+    load_plan,
+    open_job,
+)
 from pipeline.store.local import LocalStore
-from pipeline.store.objects import find
+from pipeline.store.objects import ObjectStore, find
+from pipeline.store.rows import committed_parts, count_rows, read_part
 from tests.batch_driver import SPEC, make_items, make_rows, planned_ids, run_job
 from tests.stores import FaultyStore, MemoryStore
 
@@ -219,6 +230,15 @@ def test_submitting_twice_gives_one_job() -> None:
     assert open_job(MemoryStore(), SPEC, make_items(1), job_id="mine").job_id == "mine"
 
 
+def test_a_plan_says_what_its_listing_passed_over_and_is_the_same_job_without() -> None:
+    store = MemoryStore()
+    plan = open_job(store, SPEC, make_items(NUM_ITEMS), passed_over={".rm": 1})
+    assert load_plan(store) == plan
+    assert plan.passed_over == {".rm": 1}
+    assert plan.job_id == open_job(MemoryStore(), SPEC, make_items(NUM_ITEMS)).job_id
+    assert open_job(store, SPEC, []).passed_over == {".rm": 1}
+
+
 @pytest.mark.parametrize(
     ("field", "words"),
     [
@@ -325,13 +345,67 @@ def test_fsck_names_damaged_data_and_deletes_nothing_planned(key: str) -> None:
     assert len(store.objects) == num_objects
 
 
-@pytest.mark.parametrize("key", [PLAN_KEY, SUCCESS_KEY])
-def test_fsck_stops_at_a_plan_or_marker_it_cannot_read(key: str) -> None:
-    store = damaged(key)
-    num_objects = len(store.objects)
-    with pytest.raises(StoreCorrupt, match=key):
-        check(store, clean=True)
-    assert len(store.objects) == num_objects
+def test_fsck_stops_at_a_plan_it_cannot_read() -> None:
+    store = damaged(PLAN_KEY)
+    before = dict(store.objects)
+    with pytest.raises(StoreCorrupt, match=PLAN_KEY):
+        check(store, clean=True, repair=True)
+    assert store.objects == before
+
+
+def lost(key: str) -> MemoryStore:
+    """A finished job without this object."""
+    store = MemoryStore()
+    run_job(store, make_items(NUM_ITEMS))
+    del store.objects[key]
+    return store
+
+
+@pytest.mark.parametrize(
+    "store",
+    [damaged(part_key(1)), damaged(SUCCESS_KEY), lost(part_key(2))],
+    ids=["damaged part", "damaged marker", "lost part"],
+)
+def test_damage_is_moved_aside_and_the_job_makes_it_again(store: MemoryStore) -> None:
+    table = "tables/boxes/part-00001.parquet"  # derived from a part, and left where that is sound
+    store.put_new(table, b"flat")
+    before = {data for data, _ in store.objects.values()}
+    report = check(store, repair=True)
+    assert report.problems
+    assert SUCCESS_KEY in report.moved
+    assert before <= {data for data, _ in store.objects.values()}  # nothing is deleted
+    assert (table in store.objects) is (part_key(1) not in report.moved)
+    assert load_success(store) is None
+    run_job(store, make_items(NUM_ITEMS))
+    assert_complete(store)
+    again = check(store, repair=True)
+    assert again.is_sound
+    assert again.is_finished
+    assert not again.moved
+
+
+def test_a_damaged_plan_cannot_be_mended_and_nothing_is_moved() -> None:
+    store = damaged(SHARD_KEY)
+    before = dict(store.objects)
+    report = check(store, repair=True)
+    assert report.is_plan_damaged
+    assert not report.moved
+    assert store.objects == before
+
+
+def test_a_repair_that_is_interrupted_is_finished_by_the_next_one() -> None:
+    def repaired(store: ObjectStore) -> None:
+        fsck(store, now_s=0.0, repair=True)
+
+    counting = FaultyStore(damaged(part_key(1)), fail_at=0, when="before")
+    repaired(counting)
+    for fail_at in range(1, counting.num_calls + 1):
+        store = damaged(part_key(1))
+        with suppress(Transient):  # a listing that is left early loses no answer
+            repaired(FaultyStore(store, fail_at=fail_at, when="after"))
+        repaired(store)
+        run_job(store, make_items(NUM_ITEMS))
+        assert_complete(store)
 
 
 def test_fsck_finds_a_part_swapped_lost_or_made_otherwise() -> None:
@@ -352,7 +426,8 @@ def test_fsck_leaves_alone_what_is_not_the_jobs() -> None:
     store = MemoryStore()
     run_job(store, make_items(NUM_ITEMS))
     strangers = ["report.html", "tables/boxes.parquet", "notes/.x.tmp"]
-    ours = ["parts/.ab12.tmp", ".ab12.tmp", "parts/part-00009.parquet", "plan/items-ff.parquet"]
+    ours = ["parts/.ab12.tmp", ".ab12.tmp", "parts/part-00009.parquet", "plan/items-ff.parquet",
+            "claims/00000/.ab12.tmp"]  # fmt: skip
     for key in strangers + ours:
         store.put_new(key, b"x")
     store.now_s += 2 * DAY_S
@@ -400,3 +475,89 @@ def test_a_plan_of_another_version_is_refused() -> None:
     store.put_new(PLAN_KEY, json.dumps({**content, "version": 99}).encode())
     with pytest.raises(ConfigError, match="version 99"):
         load_plan(store)
+
+
+# Rows that do not fit into one put.
+
+LONG = JobSpec(source="/clips", model_digest="m" * 16, config="{}", items_per_part=NUM_ITEMS)
+
+
+def long_rows(items: Iterable[Item], made_by: str) -> pa.Table:
+    """Rows that do not compress, about 4 kB each."""
+    noise = random.Random(made_by)  # noqa: S311 - it has to be repeatable
+    columns = {"video_id": [], "made_by": [], "words": []}
+    for item in items:
+        columns["video_id"].append(item.video_id)
+        columns["made_by"].append(made_by)
+        columns["words"].append(noise.randbytes(4_000).hex())
+    return pa.table(columns)
+
+
+def commit_long(store: MemoryStore, made_by: str, *, max_bytes: int, **how: object) -> Receipt:
+    plan = open_job(store, LONG, make_items(NUM_ITEMS))
+    items = PlannedItems(store, plan).part(0)
+    ids = tuple(item.video_id for item in items)
+    part = Part(job_id=plan.job_id, index=0, video_ids=ids, attempt=made_by)
+    return commit_part(store, part, long_rows(items, made_by), max_bytes=max_bytes, **how)
+
+
+def test_a_part_over_the_limit_is_cut_into_pieces_and_no_row_is_lost() -> None:
+    store = MemoryStore()
+    receipt = commit_long(store, "a", max_bytes=14_000)
+    assert receipt.is_mine
+    keys = [key for key in store.objects if key.startswith("parts/")]
+    assert len(keys) > 2
+    assert all(len(store.objects[key][0]) <= 14_000 for key in keys)
+    plan = load_plan(store)
+    assert missing_parts(store, plan) == []
+    finish(store, plan, sha256s={})
+    assert_complete(store)
+    assert check(store).is_sound
+    assert check(store).num_rows == NUM_ITEMS
+    assert committed_parts(store) == [0]
+    assert read_part(store, 0)["video_id"].to_pylist() == planned_ids(store)
+
+
+def test_a_row_that_no_put_can_hold_is_named() -> None:
+    with pytest.raises(StoreError, match=r"a row of parts/part-00000.parquet is \d+ bytes"):
+        commit_long(MemoryStore(), "a", max_bytes=4_000)
+
+
+@pytest.mark.parametrize("num_passed", range(1, 12))
+def test_a_driver_that_dies_between_pieces_is_gone_on_with_by_one_that_cuts_otherwise(
+    num_passed: int,
+) -> None:
+    store, passed = MemoryStore(), iter(range(1, num_passed))
+
+    def die(point: CommitPoint) -> None:
+        if next(passed, None) is None:
+            raise RuntimeError("killed")
+
+    with suppress(RuntimeError):
+        commit_long(store, "a", max_bytes=14_000, checkpoint=die)
+    plan = load_plan(store)
+    was = committed_ids(store)
+    assert was == planned_ids(store)[: len(was)]
+    assert missing_parts(store, plan) == ([] if len(was) == NUM_ITEMS else [0])
+    assert count_rows(store).num_parts == (len(was) == NUM_ITEMS)
+    commit_long(store, "b", max_bytes=22_000)
+    finish(store, plan, sha256s={})
+    assert sorted(committed_ids(store)) == sorted(planned_ids(store))
+    assert check(store).is_sound
+    commit_long(store, "c", max_bytes=1 << 20)  # too late: nothing of it is put
+    assert sorted(committed_ids(store)) == sorted(planned_ids(store))
+
+
+def test_two_drivers_that_cut_differently_put_every_row_once() -> None:
+    for _ in range(10):
+        store = MemoryStore()
+        open_job(store, LONG, make_items(NUM_ITEMS))
+        with ThreadPoolExecutor(2) as pool:
+            drivers = [
+                pool.submit(commit_long, store, name, max_bytes=max_bytes)
+                for name, max_bytes in (("a", 10_000), ("b", 18_000))
+            ]
+        for driver in drivers:
+            driver.result()
+        assert sorted(committed_ids(store)) == sorted(planned_ids(store))
+        assert missing_parts(store, load_plan(store)) == []

@@ -131,6 +131,12 @@ def test_a_bad_schema_is_the_requests_own_fault_and_is_found_fast(compiler, text
     assert time.monotonic() - started < 2.0
 
 
+def test_a_schema_that_is_a_list_is_refused_however_deep():
+    for depth in (1, *range(800, 1100)):  # somewhere there it can be read and not be written
+        with pytest.raises(BadInput, match="a schema"):
+            JsonSchema("[" * depth + "]" * depth)
+
+
 @pytest.mark.parametrize(
     "texts",
     [(), ("",), ("a", ""), ("x",) * (MAX_CHOICES + 1), ("x" * (MAX_CHARACTERS + 1),), ("\ud800",)],

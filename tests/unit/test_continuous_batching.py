@@ -288,6 +288,38 @@ def test_when_all_tasks_are_cancelled_at_once_those_that_clean_up_are_still_serv
     assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S)) == ()
 
 
+def test_who_is_cancelled_in_the_middle_of_cleaning_up_leaves_no_loop_behind() -> None:
+    """As a second signal does: nothing outlives asyncio.run."""
+    is_stepping, released = threading.Event(), threading.Event()
+
+    class Slow(Rank):
+        def run(self, commands: Commands) -> Report:
+            is_stepping.set()
+            released.wait(DEADLINE_S)
+            return super().run(commands)
+
+    async def session() -> bool:
+        rank = Slow(MODEL.language, tiny_tokenizer(), eos_ids=(EOS,), limits=LIMITS)
+        engine = Engine(rank)
+        await engine.open(stream_id(0), [prompt_window()])
+        chunk = token_chunks(MODEL, prompt_window())[0]
+        prefilling = asyncio.create_task(engine.prefill(stream_id(0), chunk, number=0))
+        await asyncio.to_thread(is_stepping.wait)
+        closing = asyncio.create_task(engine.close(stream_id(0)))
+        await asyncio.sleep(0)  # it waits for the step
+        serving = engine._serving
+        for task in (prefilling, closing, serving):
+            task.cancel()
+        await asyncio.wait({prefilling, closing, serving})
+        await asyncio.sleep(0)
+        is_over = engine._serving is serving
+        released.set()
+        engine.stop()
+        return is_over
+
+    assert asyncio.run(asyncio.wait_for(session(), DEADLINE_S))
+
+
 def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
     released, failures = threading.Event(), []
 
@@ -309,9 +341,35 @@ def test_a_step_that_hangs_is_a_failure_that_is_told_once() -> None:
     assert [type(failure) for failure in failures] == [TimeoutError]
 
 
-def lane(scheduler: Scheduler, number: int) -> Lane:
+def test_a_request_has_the_next_room_however_many_of_a_batch_wait_and_these_have_their_turn() -> (
+    None
+):
+    room_for_one = EngineLimits(max_tokens=1_024 + 80, question_tokens=1_024)
+
+    async def session(engine: Engine) -> list[bool]:
+        order: list[bool] = []
+
+        async def pass_through(name: StreamId) -> None:
+            await engine.open(name, [prompt_window()])
+            order.append(name.yields)
+            await engine.close(name)
+
+        await engine.open(stream_id(0), [prompt_window()])
+        batch = [stream_id(number, yields=True) for number in range(1, 4)]
+        requests = [stream_id(number) for number in range(4, 4 + 2 * FAIR_EVERY)]
+        passing = [asyncio.create_task(pass_through(name)) for name in (*batch, *requests)]
+        await asyncio.sleep(0)  # all of them wait
+        await engine.close(stream_id(0))
+        await asyncio.gather(*passing)
+        return order
+
+    turns = [*[False] * FAIR_EVERY, True]
+    assert serve(session, limits=room_for_one) == [*turns, *turns, True]
+
+
+def lane(scheduler: Scheduler, number: int, *, yields: bool = False) -> Lane:
     """Of a new stream of this number."""
-    name = stream_id(number)
+    name = stream_id(number, yields=yields)
     return scheduler.lanes.setdefault(name, Lane(name))
 
 
@@ -350,6 +408,16 @@ def test_of_two_long_videos_the_one_ahead_is_through_first_and_the_other_is_not_
     order = [served(scheduler)[0] for _ in range(80)]
     last = max(i for i, number in enumerate(order) if number == ahead)
     assert order[:last].count(behind) == last // FAIR_EVERY > 0
+
+
+def test_a_requests_chunks_go_before_those_of_a_batch_which_is_not_forgotten() -> None:
+    scheduler, batch, request = Scheduler(), 0, 1
+    for left in reversed(range(40)):
+        add(lane(scheduler, batch, yields=True), full_chunk(), left=left)
+        add(lane(scheduler, request), full_chunk(), left=left + 1)
+    order = [served(scheduler)[0] for _ in range(80)]
+    last = max(i for i, number in enumerate(order) if number == request)
+    assert order[:last].count(batch) == last // FAIR_EVERY > 0
 
 
 def test_a_step_takes_no_more_video_tokens_than_its_limit_except_one_large_chunk() -> None:

@@ -13,7 +13,12 @@ from pipeline.engine.step import Addition, num_products
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from tests.tiny_model import Tiny, tiny_model
 
-LIMITS = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+LIMITS = (
+    "GOMP_SPINCOUNT",
+    "THP_MEM_ALLOC_ENABLE",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+    "LRU_CACHE_CAPACITY",
+)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +44,7 @@ def addition(model: Qwen2VL, num_tokens: int, *, after: int) -> Addition:
     language = model.language
     cache = language.new_cache(after + num_tokens)
     cache.advance(after)
-    size = language.config.hidden_size
-    return Addition(cache, torch.empty(num_tokens, size), torch.empty(3, num_tokens))
+    return Addition(cache, range(num_tokens), torch.empty(3, num_tokens))
 
 
 def test_products_are_counted_with_what_is_attended_to():
@@ -54,9 +58,10 @@ def test_products_are_counted_with_what_is_attended_to():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "5000 128 128"),
-        ({"GOMP_SPINCOUNT": "7", "LRU_CACHE_CAPACITY": "9"}, "7 128 9"),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None 128 128"),
+        ({}, "5000 1 128 128"),
+        ({"GOMP_SPINCOUNT": "7", "LRU_CACHE_CAPACITY": "9"}, "7 1 128 9"),
+        ({"THP_MEM_ALLOC_ENABLE": "0"}, "5000 0 128 128"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None 1 128 128"),
     ],
 )
 @pytest.mark.parametrize("package", ["jobs", "actors"])
@@ -76,3 +81,55 @@ def test_limits_are_set_before_torch_is_loaded(given: dict[str, str], expected: 
         check=True,
     )
     assert done.stdout.strip() == expected
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+WEIGHTS = """
+import jobs, torch
+
+weights = torch.ones(8 << 20)
+print(next(line for line in open("/proc/self/smaps_rollup") if "AnonHuge" in line).split()[1])
+"""
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(),
+    reason="this kernel gives no huge pages",
+)
+def test_large_tensors_lie_in_huge_pages():
+    done = subprocess.run(
+        [sys.executable, "-c", WEIGHTS],
+        env={k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) > 16 << 10  # kB of 32 << 10; some pages may be short of neighbours
+
+
+TEAMS = """
+import os, torch
+from pipeline.cores import in_passing
+
+def num_threads():
+    return len(os.listdir("/proc/self/task"))
+
+def compute():
+    torch.ones(2_000_000).exp()
+    return num_threads()
+
+torch.set_num_threads(3)
+before = num_threads()
+print(in_passing(compute) - before)
+while num_threads() > before:  # for ever, if the team stays
+    os.sched_yield()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_what_is_computed_in_passing_leaves_no_team_of_threads_behind():
+    done = subprocess.run(
+        [sys.executable, "-c", TEAMS], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert int(done.stdout) == 3

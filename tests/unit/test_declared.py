@@ -6,13 +6,12 @@ import shutil
 
 import pytest
 
-from jobs.analyze import model_folder
-from jobs.models import DEMO_MODEL
+from jobs.models import DEMO_MODEL, model_folder
 from pipeline.analyse import analyse, failure
 from pipeline.errors import BadInput, CheckpointError, FailureCode
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.model.declared import row_flags
-from pipeline.served_model import ModelIdentity
+from pipeline.model_identity import ModelIdentity
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source

@@ -20,7 +20,7 @@ from jobs.lab.train.muon import Muon, orthogonal
 from jobs.lab.train.packed import pack, packed_hidden
 from jobs.lab.train.teacher import Teacher
 from jobs.lab.train.train import untrained
-from jobs.lab.train.trainer import Averaged, Optimiser, Schedule, TrainingRun
+from jobs.lab.train.trainer import Averaged, Optimiser, RateSchedule, TrainingRun
 from jobs.lab.train.vision_stage import VisionLearner
 from jobs.lab.train.vocabulary import load_tokenizer
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
@@ -88,7 +88,7 @@ def _alone(model, video, grid, prefix, ids):
 def vision_run(folder, tokenizer, num_steps):
     tower = untrained(tokenizer, seed=0).vision
     learner = VisionLearner(tower, FactEmbedding(tower.config.hidden_size))
-    schedule = Schedule(num_steps=num_steps, warmup=2)
+    schedule = RateSchedule(num_steps=num_steps, warmup=2)
     return TrainingRun(folder, learner, Optimiser(learner), schedule, Averaged(learner)), learner
 
 

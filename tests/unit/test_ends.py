@@ -1,6 +1,7 @@
 """Where an answer ends, and which tokens of a fine-tune are part of it."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -42,9 +43,21 @@ def test_a_folder_that_names_no_end_is_taken(tmp_path):
     assert load_generation(tmp_path).eos_ids == ()
 
 
+@cache
+def unmerged_json() -> str:
+    """The published tokenizer with its added tokens, but with letters alone: soon loaded."""
+    content = json.loads(qwen_json())
+    vocabulary = content["model"]["vocab"]
+    content["model"] |= {
+        "merges": [],
+        "vocab": {word: number for word, number in vocabulary.items() if len(word) == 1},
+    }
+    return json.dumps(content)
+
+
 def extended(*tokens: str, special: bool) -> Tokenizer:
     """The published tokenizer with tokens that a fine-tune added."""
-    content = json.loads(qwen_json())
+    content = json.loads(unmerged_json())
     first = max(token["id"] for token in content["added_tokens"]) + 1
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     content["added_tokens"] += [
@@ -72,7 +85,7 @@ def test_added_tokens_that_are_special_do_not():
 
 
 def test_layout_tokens_stay_hidden_even_where_the_file_forgot_to_call_them_special():
-    content = json.loads(qwen_json())
+    content = json.loads(unmerged_json())
     for token in content["added_tokens"]:
         token["special"] = False
     tokenizer = Tokenizer(json.dumps(content))
@@ -99,7 +112,7 @@ def test_users_can_write_none_of_the_published_ones(token):
 
 def test_an_added_token_that_is_an_ordinary_word_too_is_refused():
     """`add_tokens` of a word that the vocabulary has makes it an added token under its old id."""
-    content = json.loads(qwen_json())
+    content = json.loads(unmerged_json())
     word = next(iter(content["model"]["vocab"]))
     entry = content["added_tokens"][0] | {
         "id": content["model"]["vocab"][word],

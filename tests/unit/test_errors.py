@@ -4,16 +4,20 @@ import pickle
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 
 import actors
 import deploy
 import jobs
 import pipeline
+from jobs.serve.refusals import Refusal
 from pipeline.errors import BadInput, CheckpointError, FailureCode, VidrayError
 
 PACKAGES = (pipeline, actors, jobs, deploy)
+NEEDS_VLLM = tuple(f"actors.vllm.{name}" for name in ("async_engine", "sliced_model", "start"))
 # Of those whose constructor takes more than a sentence.
 EXAMPLES = {
+    Refusal: [Refusal(429, "busy", "too much is being answered", retry_after_s=2)],
     BadInput: [BadInput(code, "12 frames; limit 8") for code in FailureCode],
     CheckpointError: [
         CheckpointError("config.json", "it is not JSON"),
@@ -26,7 +30,8 @@ def our_errors() -> list[type[Exception]]:
     """Every exception class of the project, wherever it is defined."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            import_module(module.name)
+            if module.name not in NEEDS_VLLM or find_spec("vllm"):
+                import_module(module.name)
     roots = tuple(package.__name__ for package in PACKAGES)
     kinds = {kind for kind in subclasses(Exception) if kind.__module__.split(".")[0] in roots}
     return sorted(kinds, key=lambda kind: kind.__qualname__)

@@ -9,7 +9,7 @@ from pipeline.video.wire import NO_STAMP, Header, Mark
 
 Packet = tuple[
     int | None, str
-]  # stamp; k key, p other, d cut away, c cut-away key, h hidden, b half
+]  # stamp; k key, p other, d cut away, c cut-away key, h hidden, b half, 2 packed
 MARKS = {
     "k": Mark.KEY,
     "p": 0,
@@ -17,7 +17,12 @@ MARKS = {
     "c": Mark.KEY | Mark.DISCARD,
     "h": Mark.HIDDEN,
     "b": Mark.CORRUPT,
+    "2": Mark.PACKED,
 }
+
+
+# MPEG-4 visual: the head of a layer, whose VOPs have four bits of time (12 steps a second).
+LAYER = b"\0\0\1\x20\x00\x84\x40\x03\x20"
 
 
 def header(depth: int) -> Header:
@@ -141,6 +146,31 @@ def test_a_picture_that_does_not_come_out_moves_nothing_after_it(
     assert found.packets.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "depth"),
+    [
+        ((2, 3, 1), 1),  # IBBP: places of presentation as packets, group by group
+        ((3, 2, 4, 1), 2),  # a B-picture that others refer to
+        ((4, 3, 5, 2, 7, 6, 8, 1), 3),
+    ],
+)
+def test_a_lost_picture_stands_where_its_like_stand_in_other_groups(
+    pattern: tuple[int, ...], depth: int
+) -> None:
+    size, num_groups = len(pattern), 12
+    shown = [0, *(group * size + n for group in range(num_groups) for n in pattern)]
+    for lost in range(6 * size + 1, 7 * size + 1):
+        outputs = [packet for packet in shown if packet != lost]
+        found = order(
+            [(None, "kp"[n > 0]) for n in range(len(shown))],
+            depth=depth,
+            outputs=outputs,
+            refused=(lost,),
+        )
+        assert found is not None
+        assert found.packets.tolist() == shown
+
+
 def test_a_packet_that_is_decoded_and_gives_nothing_is_no_frame() -> None:
     found = order([(None, "k"), (None, "p"), (None, "p")], outputs=[0, 2])
     assert found is not None
@@ -159,13 +189,20 @@ def test_a_long_pause_is_a_join_in_transport_streams_only() -> None:
 @pytest.mark.parametrize(
     ("codec", "data", "is_hidden"),
     [
-        ("vp8", b"\x10\0\0", False),
-        ("vp8", b"\x01\0\0", True),
+        ("vp8", b"\x31\0\0\0", False),
+        ("vp8", b"\x21\0\0\0", True),
+        ("vp8", b"\x20\0\0\x9d\x01\x2a\0\0\0\0\0", True),
+        ("vp8", b"\x20\0\0\0\0\0\0\0\0\0\0", False),  # no keyframe begins so: it is broken
+        ("vp8", b"\x21\0\0", False),  # its first part is not there
+        ("vp8", bytes(20), False),
         ("vp9", b"\x82\0", False),  # marker, profile 0, a shown keyframe
         ("vp9", b"\x84\0", True),
         ("vp9", b"\x88", False),  # shows one decoded before
         ("vp9", b"\x84\0\x82\0\xc1\x02\x02\xc1", False),  # a superframe: hidden, shown
         ("mpeg4", b"\0\0\1\xb6", False),  # no layer: its time cannot be skipped
+        ("mpeg4", LAYER + b"\0\0\1\xb6\x51\x80", True),
+        ("mpeg4", LAYER + b"\0\0\1\xb6\x51\xc0", False),
+        ("mpeg4", LAYER + b"\0\0\1\xb6\0\0", False),  # without its marker bits
     ],
 )
 def test_what_a_packet_shows_is_read_off_its_first_bits(
@@ -178,3 +215,12 @@ def test_what_a_packet_shows_is_read_off_its_first_bits(
 
 def test_other_codecs_show_a_picture_with_every_packet() -> None:
     assert hides_picture("h264", b"") is None
+
+
+def test_what_stands_for_a_packed_picture_is_one_however_well_stamps_look() -> None:
+    packets: list[Packet] = [(1, "k"), (2, "p"), (4, "2"), (3, "h"), (5, "p"), (7, "2"), (6, "h")]
+    assert order(packets) is None
+    found = order(packets, outputs=[0, 1, 3, 2, 4, 6, 5])
+    assert found is not None
+    assert found.packets.tolist() == [0, 1, 3, 2, 4, 6, 5]
+    assert found.pts.tolist() == [1, 2, 3, 4, 5, 6, 7]

@@ -14,7 +14,8 @@ from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput, ConfigError, FailureCode
 from pipeline.types import Size
 from pipeline.video.frames import fill_gaps, orientation, resize, upright
-from pipeline.video.reader import Media, Reader, open_media
+from pipeline.video.libraries import Reader
+from pipeline.video.reader import Media, open_media
 from pipeline.video.seeks import START, Seek, cut_stretches
 from pipeline.video.source import Source
 from tests.media_factory import Clip, make, read_barcode

@@ -45,7 +45,7 @@ def test_a_head_that_differs_is_used(tmp_path, embeddings):
 def test_the_check_warns_of_it_and_rows_name_it(tmp_path, embeddings):
     folder = folder_with_head(tmp_path / "model", embeddings + 1)
     console = Console(file=StringIO(), width=200)
-    assert model_check.run(folder, console) == model_check.EXIT_OK
+    assert model_check.run(folder, console, Console(quiet=True)) == model_check.EXIT_OK
     assert "differs from the embeddings" in console.file.getvalue()
     assert display_name(folder) == "model (own lm_head)"
     assert display_name(folder, int8=True) == "model (int8, own lm_head)"

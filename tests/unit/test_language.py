@@ -9,7 +9,6 @@ from torch import Tensor
 from pipeline.engine.cache import KVCache
 from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.families.qwen2_vl.positions import text_positions
-from pipeline.model import attention
 from pipeline.model.language import LanguageModel, Segment
 from tests.tiny_model import (
     Reference,
@@ -176,19 +175,6 @@ def test_forks_of_several_videos_and_unforked_streams_mix_in_one_batch(model: Qw
             continue_with(language, [alone], [more])
         (expected,) = continue_with(language, [alone], [ids])
         assert relative_error(logits, expected) < 1e-5
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("is_causal", [True, False])
-def test_the_kernel_equals_attention_by_its_definition(dtype: torch.dtype, is_causal: bool) -> None:
-    query = torch.randn(1, 6, 5, 16).to(dtype)
-    keys, values = torch.randn(2, 2, 5 if is_causal else 9, 16).to(dtype)
-    expected, expected_sums = attention._plain_attention(query, keys, values, is_causal=is_causal)
-    output, log_sums = attention._attention(query, keys, values, is_causal=is_causal)
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    assert relative_error(output, expected) < tolerance
-    assert relative_error(log_sums, expected_sums) < tolerance
 
 
 @torch.inference_mode()

@@ -2,9 +2,14 @@
 
 tests/outputs/schema-1 was made by `vidray batch run /clips/list.jsonl OUT --in-process --ask "What
 colour is it?" --videos-per-part 2`, at schema 1, with a list of two clips and one that is missing.
+schema-1-tables by 0.1.0's `vidray batch run /clips /rows --in-process --videos-per-part 2 --fps 8
+--ask "Is it red?" --choices yes,no --ground "the cyan square" --ground "the green star"` and
+`vidray tables /rows`, with three clips and an empty file.
 """
 
 import json
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +47,12 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def its_model(tmp_path: Path) -> Path:
-    """The model that made it: its config.json said nothing to vidray yet."""
+    """The model that made it, to the byte of its config.json: what vidray and transformers want
+    to be said in there came later."""
     folder = shutil.copytree(DEMO_MODEL, tmp_path / "vidray-demo")
     config = json.loads((folder / "config.json").read_text())
     del config["vidray"]
+    config["vision_config"]["mlp_ratio"] = 3.0
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return Path(folder)
 
@@ -61,12 +68,37 @@ def test_every_command_reads_rows_of_schema_1(run, output: Path, tmp_path: Path)
     code, said = run("batch", "status", output)
     assert code == 3
     assert "3 of 3, 1 failed: 1 not_found" in said
-    assert run("fsck", output)[0] == 0
+    assert run("fsck", output)[0] == 3
     code, said = run("tables", output)
     assert code == 0
     assert "answers/*.parquet: 3 rows" in said
     assert run("report", output, "--page", tmp_path / "page.html")[0] == 0
     assert "clip-001.webm" in (tmp_path / "page.html").read_text()
+
+
+def test_an_output_of_0_1_0_is_kept_cleaned_and_mended(run, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(OUTPUTS / "schema-1-tables", tmp_path / "out"))
+    code, said = run("show", output, "clip-000.mp4")
+    assert code == 0
+    assert "  Is it red?: no" in said
+    assert re.search(r"  find the cyan square at [\d.]+ s: \(\d+, \d+\) to \(\d+, \d+\)", said)
+    assert run("report", output, "--page", tmp_path / "page.html")[0] == 0
+    derived = {path: path.read_bytes() for path in output.glob("tables/*/*")}
+    assert len(derived) == 6
+    code, said = run("tables", output)
+    assert (code, "boxes/*.parquet: 6 rows" in said) == (0, True)
+    assert {path: path.read_bytes() for path in output.glob("tables/*/*")} == derived
+
+    assert run("batch", "status", output)[0] == 3
+    os.utime(output / "probe", (0, 0))
+    code, said = run("fsck", output, "--clean")
+    assert (code, "not in the plan: probe, 56 bytes, deleted" in said) == (3, True)
+    with (output / "parts/part-00001.parquet").open("r+b") as part:
+        part.truncate(1000)
+    assert run("fsck", output, "--repair")[0] == 1
+    code, said = run("fsck", output)
+    assert (code, "2 of 4 rows are sound\nnot finished: 1 of 2 parts" in said) == (1, True)
+    assert run("show", output)[1].count("\n") == 2
 
 
 def test_a_row_of_schema_1_can_be_made_again(run, output: Path, its_model: Path) -> None:

@@ -4,13 +4,14 @@ import re
 
 import pytest
 import typer
-from pydantic import Field
+from pydantic import Field, ValidationError
 from typer.testing import CliRunner
 
 from jobs.flags import build, fields_of, takes
 from jobs.serving import ServingOptions
 from pipeline.config import Sampling
 from pipeline.errors import ConfigError
+from pipeline.settings import Settings, explain
 from pipeline.tasks.options import TaskOptions
 from pipeline.tasks.resolve import make_sampling
 
@@ -67,3 +68,30 @@ def test_a_choice_may_hold_a_comma_where_it_is_a_list():
     assert TaskOptions(ask="?", choices="a, b").choices == ("a", "b")
     assert TaskOptions(ask="?", choices=["a, b", "c"]).choices == ("a, b", "c")
     assert TaskOptions(ask="?", choices='["a, b", "c"]').choices == ("a, b", "c")
+
+
+class EveryKind(Settings):
+    rate: float = 1.0
+    limit: int | None = None
+    at: tuple[float, ...] = ()
+    is_on: bool = False
+    steps: bool | int = 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("rate", True, "rate must be a number, got true"),
+        ("limit", False, "limit must be a whole number, got false"),
+        ("at", [1.5, True], "at must be a number, got [1.5, true]"),
+    ],
+)
+def test_true_and_false_are_no_numbers(name: str, value: object, expected: str):
+    with pytest.raises(ValidationError) as caught:
+        EveryKind.model_validate({name: value})
+    assert explain(caught.value) == expected
+
+
+def test_true_and_false_are_taken_where_they_are_meant():
+    taken = EveryKind.model_validate({"is_on": True, "steps": True, "rate": "1.5"})
+    assert (taken.is_on, taken.steps, taken.rate) == (True, True, 1.5)

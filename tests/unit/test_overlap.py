@@ -15,6 +15,7 @@ from actors.profile import DecoderPool, Profile
 from actors.stream_host import RayFlow
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
+from pipeline.engine.commands import Step
 from pipeline.engine.rank import Rank
 from pipeline.events import Event, Moved, Words
 from pipeline.families.qwen2_vl.sampling import load_family
@@ -85,7 +86,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
         return encode(stage, chunks)
 
     def timed_run(rank, commands):
-        for step in commands:
+        for step in (each for each in commands if isinstance(each, Step)):
             stages.spend("prefill", len(step.prefills))
             stages.spend("word", bool(step.generations))
         return run(rank, commands)

@@ -39,6 +39,22 @@ def test_a_packed_layer_computes_what_the_layer_does(num_rows: int):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("num_rows", [0, 1, 3, 64])
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_residual_is_added_once(
+    num_rows: int, num_ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = row_parallel(TensorParallel())
+    layer.parallel = TensorParallel(size=num_ranks)
+    if num_ranks > 1:  # as if the other's share were the same
+        monkeypatch.setattr(TensorParallel, "all_reduce", lambda self, x: self.size * x)
+    x, residual = torch.randn(num_rows, WIDTHS[0]), torch.randn(num_rows, WIDTHS[1])
+    ours, expected = PackedLinear(layer)(x, residual), layer(x) + residual
+    assert ours.shape == expected.shape
+    assert num_rows == 0 or relative_error(ours, expected) < 1e-6
+
+
+@torch.inference_mode()
 def test_only_the_first_rank_adds_the_bias():
     layer = row_parallel(TensorParallel(rank=1, size=2))
     layer.parallel = TensorParallel(rank=1, size=1)  # alone, so that nothing is added to its share

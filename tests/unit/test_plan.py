@@ -5,6 +5,7 @@ import math
 import time
 import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pipeline.families.qwen2_vl.presets import (
     stride_indexes,
     truncated_indexes,
 )
-from pipeline.families.qwen2_vl.sampling import PRESET_NAMES
+from pipeline.families.qwen2_vl.sampling import PRESET_NAMES, QWEN2_VL
 from pipeline.families.qwen2_vl.sizes import (
     PixelRange,
     TokenRange,
@@ -27,6 +28,8 @@ from pipeline.families.qwen2_vl.sizes import (
     smart_resize,
 )
 from pipeline.types import MediaInfo, SamplingPlan, Size
+from pipeline.video.plan import Planner
+from pipeline.video.source import Source
 from tests.plans import make_plan
 
 LIMIT = 16_384
@@ -451,6 +454,16 @@ def test_coarse_ticks_are_taken_at_their_word():
 
 
 # Ranges
+
+
+@pytest.mark.parametrize(("most", "taken"), [(2, 4), (7, 6), (8, 8), (60, 60), (1000, 60)])
+def test_a_source_of_its_own_takes_no_more_frames_than_it_says(most, taken):
+    """Whole temporal patches, spread over all of it; never less than the least of a plan."""
+    source = Source(uri="a", path=Path("a"), fps=2.0, max_frames=most)
+    media = video(seconds=30.0)
+    plan = Planner(family=QWEN2_VL).of(source).plan(media, source_id="test")
+    assert plan.num_frames == taken
+    assert plan.windows[0].times_s[-1] > 30.0 - 2 * 30.0 / taken
 
 
 def test_a_range_is_planned_as_if_it_were_the_video():

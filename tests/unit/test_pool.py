@@ -86,3 +86,14 @@ def test_with_everybody_lost_the_first_to_answer_is_waited_for() -> None:
         assert named(pool, 1, 1) == ["b", "b"]
 
     asyncio.run(asyncio.wait_for(work(), 10))
+
+
+def test_who_was_lost_when_a_programs_loop_ended_is_asked_again_in_its_next_one() -> None:
+    pool = Pool([Worker("a"), Worker("b")])
+
+    async def lose_one() -> None:
+        lose(pool.least_loaded(load=1))
+        assert named(pool, 0, 0) == ["b", "b"]
+
+    asyncio.run(lose_one())
+    assert sorted(named(pool, 0, 0)) == ["a", "b"]

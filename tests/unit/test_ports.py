@@ -28,7 +28,7 @@ def stages(checkpoint: Path) -> Ports:
     engine = Engine(model.rank)
 
     async def open_streams() -> object:
-        return engine.rank.streams
+        return engine.streams
 
     return Ports(
         reader=ReadingStage(DecodeLimits()),

@@ -97,6 +97,12 @@ def test_massive_rows_and_their_neighbours_are_as_close_as_others(largest):
     assert errors(packed.multiply(x), x @ exact.T).max() < (0.02 if largest == 127 else 0.03)
 
 
+def test_what_a_product_is_added_to_is_added_as_it_is():
+    _, packed = weight(largest_activation())
+    x, start = rows(5, 256, massive=1), rows(5, 96, seed=2)
+    torch.testing.assert_close(packed.multiply(x, start), start + packed.multiply(x))
+
+
 def test_small_values_of_a_massive_row_are_not_lost():
     """One byte for all would round everything but the massive value to nothing."""
     exact, packed = weight(largest_activation())
@@ -170,7 +176,10 @@ def test_a_model_is_measured_against_what_it_was():
 
 def test_the_check_says_what_int8_costs_a_checkpoint_of_ones_own(tmp_path):
     console = Console(file=StringIO(), width=200)
-    assert model_check.run(write_folder(tmp_path / "model"), console, int8=True) == 0
+    assert (
+        model_check.run(write_folder(tmp_path / "model"), console, Console(quiet=True), int8=True)
+        == 0
+    )
     assert re.search(
         r"int8: logits off by \d+\.\d%, same likeliest token in \d+\.\d% of \d{3}",
         console.file.getvalue(),

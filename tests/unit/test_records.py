@@ -172,3 +172,13 @@ def test_only_a_found_box_has_corners(outcome):
 
 def _fields(record: Record) -> dict[str, object]:
     return {name: getattr(record, name) for name in SCHEMA.names}
+
+
+def test_every_column_says_its_meaning_and_unit_in_the_files_own_metadata():
+    buffer = io.BytesIO()
+    pq.write_table(to_table([GOOD]), buffer)
+    schema = pq.read_schema(buffer)
+    docs = {field.name: (field.metadata or {}).get(b"doc", b"").decode() for field in schema}
+    assert [name for name, doc in docs.items() if not doc] == []
+    units = {"size_bytes": "bytes", "timings": "seconds", "boxes": "pixels", "coverage": "share"}
+    assert all(unit in docs[name] for name, unit in units.items())

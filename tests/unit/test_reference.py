@@ -1,24 +1,26 @@
-"""docs/configuration.md says what the code does."""
+"""Pages that are written from code say what the code does."""
 
 from pathlib import Path
 
-from jobs.batch.job import FIELDS
-from jobs.batch.job_flags import POSITIONAL
-from jobs.flags import flag_of
+import pytest
+
+from jobs.batch.job import FIELDS, typed_as
+from jobs.documents import WRITTEN
 from jobs.reference import reference
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_configuration_reference_is_what_make_docs_writes() -> None:
-    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert written == reference(), "run make docs"
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_from_code_is_what_make_docs_writes(name: str) -> None:
+    written = (ROOT / name).read_text(encoding="utf-8")
+    assert written == WRITTEN[name](), "run make docs"
 
 
 def test_every_field_of_a_job_is_in_it() -> None:
     page = reference()
     for name in FIELDS:
-        assert f"| `{POSITIONAL.get(name, flag_of(name))}` | `{name}` |" in page
+        assert f"| `{typed_as(name)}` | `{name}` |" in page
 
 
 def test_whoever_contributes_is_told_of_files_that_are_there() -> None:

@@ -131,6 +131,8 @@ def test_the_inner_object_speaks_for_the_language_model(tmp_path, content, field
         ({"max_pixels": None, "size": {"longest_edge": 200_704}}, (3136, 200_704)),
         ({"size": None, "do_rescale": None, "rescale_factor": None}, (3136, 1_003_520)),
         ({"patch_size": None, "image_mean": None, "do_normalize": None}, (3136, 1_003_520)),
+        ({"max_pixels": 2000}, (2000, 2000)),  # what nobody wrote contradicts nobody
+        ({"patch_size": 14.0, "merge_size": 2.0, "temporal_patch_size": 2.0}, (3136, 1_003_520)),
     ],
     ids=str,
 )
@@ -138,6 +140,23 @@ def test_pixel_limits_are_read_in_every_spelling(tmp_path, content, limits):
     folder = write(tmp_path, {"preprocessor_config.json": content})
     got = load_preprocessing(folder, geometry=GEOMETRY)
     assert (got.min_pixels, got.max_pixels) == limits
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"min_pixels": 200_704, "max_pixels": 3136},
+        {"min_pixels": 12_845_056},
+        {"min_pixels": 200_704, "size": {"longest_edge": 3136}},
+        {"size": {"shortest_edge": 200_704.0, "longest_edge": 3136.0}},
+        {"size": {"min_pixels": 200_704, "max_pixels": 3136}},
+    ],
+    ids=str,
+)
+def test_a_least_above_the_most_is_refused_by_name(tmp_path, content):
+    folder = write(tmp_path, {"preprocessor_config.json": content})
+    with pytest.raises(CheckpointError, match=r"min_pixels \d+ is above max_pixels \d+"):
+        load_preprocessing(folder, geometry=GEOMETRY)
 
 
 def test_nulls_of_a_generation_config_are_its_defaults(tmp_path):

@@ -87,10 +87,10 @@ def test_an_image_is_looked_at_once_for_everything():
     assert len(view.requests) == 1 + 2 + 2  # both moments of the dog are the one picture
 
 
-def test_without_a_time_grounding_looks_half_way_and_a_late_time_means_the_end():
+def test_without_a_time_grounding_looks_half_way_and_after_the_end_nowhere():
     times = []
     views(Tasks(grounds=(Ground(query="it"),)), times=times)
-    views(Tasks(grounds=(Ground(query="it", times_s=(99.0,)),)), times=times)
+    views(Tasks(grounds=(Ground(query="it", times_s=(8.0, 99.0)),)), times=times)
     assert times == [4.0, 8.0]
 
 

@@ -6,10 +6,12 @@ from pipeline.errors import (
     BadInput,
     ConfigError,
     FailureCode,
+    ObjectRefused,
     StoreCorrupt,
     StoreDenied,
     StoreError,
     StoreFull,
+    StoreMissing,
     Transient,
     VidrayError,
 )
@@ -22,7 +24,7 @@ from tests.stores import MemoryStore
     ("status", "code", "reading", "writing"),
     [
         (404, "NoSuchKey", FailureCode.NOT_FOUND, StoreError),
-        (404, "NoSuchBucket", StoreError, StoreError),
+        (404, "NoSuchBucket", StoreMissing, StoreMissing),
         (403, "AccessDenied", FailureCode.FORBIDDEN, StoreDenied),
         (403, "", FailureCode.FORBIDDEN, StoreDenied),
         (403, "InvalidAccessKeyId", StoreDenied, StoreDenied),
@@ -41,7 +43,7 @@ from tests.stores import MemoryStore
         (501, "NotImplemented", ConfigError, ConfigError),
         (507, "", StoreFull, StoreFull),
         (403, "QuotaExceeded", StoreFull, StoreFull),
-        (400, "InvalidArgument", StoreError, StoreError),
+        (400, "InvalidRequest", ObjectRefused, StoreError),
         (301, "PermanentRedirect", StoreError, StoreError),
     ],
 )

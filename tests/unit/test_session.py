@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from jobs.serve.local_host import LocalHost
 from pipeline.config import EngineLimits, Sampling, SessionLimits
 from pipeline.engine.cache import KVCache
 from pipeline.engine.constraint import Choices
 from pipeline.engine.engine import Engine
-from pipeline.errors import BadInput, FailureCode, Transient
+from pipeline.errors import BadInput, FailureCode, SessionClosed, Transient
 from pipeline.events import Event, Moved, Planned, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.session import Session
@@ -108,6 +109,38 @@ def test_a_follow_up_goes_on_with_its_conversation_and_others_with_theirs(
     run(work())
 
 
+def test_a_conversation_as_texts_is_the_one_that_was_written(flow: LocalFlow, source: Source):
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            (why,) = await session.ask(["Why?"], sampling=SAMPLING)
+            (again,) = await session.ask(
+                ["And?"], sampling=SAMPLING, turns=[("Why?", why.answer.answer)]
+            )
+            begun = again.conversation[None]
+            asked = session._flow.model.prompts.conversation([("Why?", why.answer.answer)])
+            assert begun[: len(asked)] == asked
+            assert (
+                asked[: len(why.conversation[None]) - SAMPLING.max_new_tokens]
+                == (why.conversation[None][: -SAMPLING.max_new_tokens])
+            )
+
+    run(work())
+
+
+def test_tokens_are_counted_as_new_once(flow: LocalFlow, source: Source):
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            first, second = await session.ask(["Why?", "How?"], sampling=SAMPLING)
+            (third,) = await session.ask(["And?"], sampling=SAMPLING, after=first)
+            num_video = session.plan.num_tokens
+            assert [each.usage.num_video for each in (first, second, third)] == [num_video] * 3
+            assert (first.usage.num_cached, third.usage.num_cached) == (0, num_video)
+            assert third.usage.num_prompt > first.usage.num_prompt > num_video
+            assert first.usage.num_completion == SAMPLING.max_new_tokens
+
+    run(work())
+
+
 def test_a_stream_that_was_lost_is_watched_again_with_equal_words(
     flow: LocalFlow, model: LocalModel, source: Source
 ):
@@ -124,6 +157,72 @@ def test_a_stream_that_was_lost_is_watched_again_with_equal_words(
             (again,) = await session.ask(["Why?"], sampling=SAMPLING, listener=heard.append)
             assert again == first
             assert counted(heard)["prefill"] > 0
+
+    run(work())
+
+
+def test_a_loss_is_told_at_once_where_only_one_chunk_may_be_on_its_way(
+    model: LocalModel, source: Source
+):
+    """As with the largest models: what is lost gives its room back, or nobody reads on."""
+    flow = LocalFlow(model, options=PlanOptions(fps=12.0), video_bytes=1)
+    (decoder,) = flow._decoders.members
+
+    def lose(event: Event) -> None:
+        if isinstance(event, Moved) and event.stage == "prefill":
+            for stream in model.rank.streams:
+                losing.append(asyncio.ensure_future(decoder.close(stream)))
+
+    losing = list[asyncio.Task[None]]()
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            with pytest.raises(Transient):
+                await session.ask(["Why?"], sampling=SAMPLING, listener=lose)
+
+    run(work())
+    assert losing
+    flow.close()
+
+
+def test_a_closed_session_says_so_and_watches_nothing(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    heard: list[Event] = []
+
+    async def work() -> None:
+        in_fleet = LocalHost(flow).session(source)
+        async with Session(flow, source) as session, in_fleet:
+            await session.ask(["Why?"], sampling=SAMPLING)
+        for closed in (session, in_fleet):
+            for asking in (
+                closed.ask(["Why?"], sampling=SAMPLING, listener=heard.append),
+                closed.ground("a dog", sampling=SAMPLING, listener=heard.append),
+                closed.open(),
+            ):
+                with pytest.raises(SessionClosed):
+                    await asking
+        assert (flow._readers.members[0].videos, counted(heard)) == ((), {})
+
+    run(work())
+
+
+def test_what_was_being_watched_when_its_session_was_closed_holds_nothing(
+    flow: LocalFlow, model: LocalModel, source: Source
+):
+    closing = list[asyncio.Task[None]]()
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+
+            def close(event: Event) -> None:
+                if isinstance(event, Moved) and event.stage == "prefill" and not closing:
+                    closing.append(asyncio.ensure_future(session.close()))
+
+            with pytest.raises(SessionClosed):
+                await session.ask(["Why?"], sampling=SAMPLING, listener=close)
+            await asyncio.gather(*closing)
+            assert (model.rank.streams, flow._readers.members[0].videos) == ((), ())
 
     run(work())
 
@@ -267,17 +366,64 @@ def test_idle_sessions_give_way_the_longest_idle_first(
     run(work())
 
 
-def test_a_session_that_idles_too_long_rests_and_then_is_forgotten(
-    flow: LocalFlow, model: LocalModel, source: Source
-):
+def test_who_idles_gives_way_to_who_waits_for_room(flow: LocalFlow, source: Source):
+    """Also where the limits would let more idle than there is room for."""
+
     async def work() -> None:
-        sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.3))
+        sessions = Sessions(flow, SessionLimits(max_tokens=1_000_000))
+        ids = [(await sessions.open(source))[0] for _ in range(5)]
+        for session_id in ids:  # 3,328 tokens each; there is room for 8,192
+            async with sessions.using(session_id) as session:
+                (reply,) = await session.ask(["Why?"], sampling=SAMPLING)
+                assert reply.answer.code is None
+        for session_id in ids:
+            await sessions.close(session_id)
+
+    run(work())
+
+
+def test_who_waits_for_room_and_leaves_leaves_nothing(flow: LocalFlow, source: Source):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(max_tokens=1_000_000))
+        ids = [(await sessions.open(source))[0] for _ in range(3)]
+
+        async def ask(session_id: str, max_new_tokens: int) -> None:
+            async with sessions.using(session_id) as session:
+                await session.ask(["Why?"], sampling=Sampling(max_new_tokens=max_new_tokens))
+
+        busy = [asyncio.create_task(ask(each, 500)) for each in ids[:2]]
+        waiting = asyncio.create_task(ask(ids[2], 8))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(*busy)
+        for session_id in ids:
+            await sessions.close(session_id)
+
+    run(work())
+
+
+def test_a_session_that_idles_too_long_rests(flow: LocalFlow, model: LocalModel, source: Source):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=1_000))
         session_id, _ = await sessions.open(source)
         async with sessions.using(session_id) as session:
             await session.ask(["Why?"], sampling=SAMPLING)
         await until(lambda: not model.rank.streams)
         assert sessions.num_open == 1
+        await sessions.close(session_id)
+
+    run(work())
+
+
+def test_a_session_that_idles_for_ever_is_forgotten(flow: LocalFlow, source: Source):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.05))
+        session_id, session = await sessions.open(source)
+        await session.ask(["Why?"], sampling=SAMPLING)
         await until(lambda: sessions.num_open == 0)
+        with pytest.raises(Transient):
+            async with sessions.using(session_id):
+                pass
 
     run(work())
 

@@ -5,8 +5,9 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +17,10 @@ from pipeline.errors import BadInput, ConfigError, FailureCode, StoreDenied
 from pipeline.store.archive import Archive
 from pipeline.store.items import Item, items_to_table, table_to_items
 from pipeline.store.open import open_store
+from pipeline.store.passed_over import MAX_TYPES, PassedOver, describe_passed_over, type_of
 from pipeline.store.s3 import S3Store
 from pipeline.store.s3_config import S3Config
-from pipeline.store.sources import SourceFilter, compile_glob, find_items
+from pipeline.store.sources import SourceFilter, compile_glob, find_items, require_apart
 
 
 @pytest.fixture
@@ -68,6 +70,49 @@ def test_filters_choose_by_type_size_and_number(
     folder: Path, chosen: SourceFilter, expected: list[str]
 ) -> None:
     assert names(folder, find_items(str(folder), chosen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", {".txt": 1}),
+        ("/sub/*", {}),
+        ("/*.txt", {".txt": 1}),
+        ("/a.mp4", {}),
+    ],
+)
+def test_what_is_listed_and_not_taken_is_counted_by_type(
+    folder: Path, pattern: str, expected: dict[str, int]
+) -> None:
+    passed_over = PassedOver()
+    list(find_items(f"{folder}{pattern}", passed_over=passed_over))
+    assert passed_over == expected
+
+
+def test_a_video_that_is_passed_over_is_counted_by_why(folder: Path) -> None:
+    def left(**asked: Any) -> str:
+        passed_over = PassedOver()
+        list(find_items(str(folder), SourceFilter(**asked), passed_over=passed_over))
+        return describe_passed_over(passed_over)
+
+    assert left(min_bytes=10) == "4 files passed over: too small 3, .txt 1"
+    assert left(max_bytes=4) == "6 files passed over: too large 5, .txt 1"
+    (folder / "a.mp4").rename(folder / ".a.mp4")
+    assert left(hidden=False) == "2 files passed over: .txt 1, hidden 1"
+
+
+def test_types_are_few_however_files_are_called() -> None:
+    assert [type_of(key) for key in ("a/b.RM", "a.b/c", ".hidden", "x.", "x.<b>", "x.é")] == [
+        ".rm",
+        *["no suffix"] * 5,
+    ]
+    passed_over = PassedOver()
+    for number in range(10_000):
+        passed_over.add(type_of(f"clip.{number}"))
+    assert passed_over.total() == 10_000
+    assert len(passed_over) == MAX_TYPES + 1
+    assert describe_passed_over(passed_over).endswith("more types")
+    assert describe_passed_over({}) == ""
 
 
 def test_listed_items_carry_their_identity(folder: Path) -> None:
@@ -144,7 +189,7 @@ def test_every_manifest_format_gives_the_same_items(
 
 
 def test_only_s3_is_a_scheme_in_a_manifest(tmp_path: Path) -> None:
-    lines = ["s3://bucket/k.mp4", "/abs/x.mp4", "http://127.0.0.1/x", "concat:a|b", "-i", "sub/y"]
+    lines = ["s3://bucket/k.mp4", "/abs/x.mp4", "http:/x", "concat:a|b", "-i", "sub/y"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     uris = [item.uri for item in find_items(str(tmp_path / "list.txt"))]
     assert uris[:2] == lines[:2]
@@ -153,6 +198,17 @@ def test_only_s3_is_a_scheme_in_a_manifest(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as error, archive.open(Item(uri=uris[2])):
         pass
     assert error.value.code is FailureCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("link", ["http://127.0.0.1/x.mp4", "gs://b/x.mp4", "file:///x.mp4"])
+def test_a_link_that_nobody_follows_is_told_before_the_first_video(
+    link: str, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text(f"x.mp4\n{link}\n")
+    with pytest.raises(ConfigError, match=f"list.txt, line 2: uri must be a path .*, got {link}"):
+        list(find_items(str(tmp_path / "list.txt")))
+    with pytest.raises(ConfigError, match=f"^{link} is neither a path nor s3://bucket/key"):
+        find_items(link)
 
 
 def test_items_survive_the_trip_through_arrow() -> None:
@@ -211,6 +267,37 @@ def test_a_folder_that_may_not_be_read_is_denied(
         list(find_items(str(folder)))
 
 
+@pytest.mark.parametrize(
+    ("source", "out", "words"),
+    [
+        ("clips", "clips", "is inside the output"),
+        ("clips", "clips/rows", "is inside the source"),
+        ("clips/sub", "clips", "is inside the output"),
+        ("clips/list.csv", "clips", "is inside the output"),
+        ("clips/**/*.mp4", "clips/sub", "is inside the source"),
+        ("link", "clips/rows", "is inside the source"),
+        ("clips", "link/rows", "is inside the source"),
+        ("clips/../clips", "./clips/rows", "is inside the source"),
+        ("s3://b", "s3://b/rows", "is inside the source"),
+        ("s3://b/clips/", "s3://b/clips/rows", "is inside the source"),
+        ("s3://b/rows/clips", "s3://b/rows", "is inside the output"),
+        ("clips", "clips2", None),
+        ("clips/a.mp4", "clips/rows", None),
+        ("clips/*.mp4", "clips/rows", None),
+        ("s3://b/clips", "s3://b/clips2", None),
+        ("s3://b/clips", "s3://c/clips/rows", None),
+    ],
+)
+def test_videos_and_rows_lie_apart(
+    source: str, out: str, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "link").symlink_to("clips")
+    with pytest.raises(ConfigError, match=words) if words else nullcontext():
+        require_apart(source, out)
+
+
 AWS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "HOME": "/nonexistent"}
 
 
@@ -219,26 +306,11 @@ def test_s3_settings_come_from_the_usual_variables() -> None:
         {**AWS, "AWS_ENDPOINT_URL": "http://one:1/", "AWS_ENDPOINT_URL_S3": "http://two:2/"}
     )
     assert (config.host, config.secure, config.region) == ("two:2", False, "us-east-1")
-    assert (config.access_key, config.secret_key) == ("k", "s")
-    assert config == S3Config.from_environment({**AWS, "AWS_ENDPOINT_URL_S3": "http://two:2"})
-    assert S3Config.from_environment({"HOME": "/nonexistent"}).access_key is None
-    assert S3Config.from_environment(AWS) == replace(config, endpoint="https://s3.amazonaws.com")
+    assert S3Config.from_environment(AWS).endpoint == "https://s3.amazonaws.com"
+    assert S3Config.from_environment({**AWS, "AWS_REGION": "eu-west-1"}).region == "eu-west-1"
     assert S3Config.from_environment({**AWS, "AWS_MAX_ATTEMPTS": "3"}).retry.attempts == 3
     assert isinstance(open_store("s3://bucket/some/prefix", config), S3Store)
     assert open_store("s3://bucket/some/prefix", config).uri == "s3://bucket/some/prefix"
-
-
-def test_s3_keys_come_from_a_credentials_file_and_never_show(tmp_path: Path) -> None:
-    file = tmp_path / "credentials"
-    file.write_text(
-        "[default]\naws_access_key_id = a\naws_secret_access_key = hidden%1\n"
-        "[other]\naws_access_key_id = b\naws_secret_access_key = hidden\naws_session_token = t\n"
-    )
-    base = {"AWS_SHARED_CREDENTIALS_FILE": str(file)}
-    assert S3Config.from_environment(base).secret_key == "hidden%1"  # noqa: S105
-    other = S3Config.from_environment({**base, "AWS_PROFILE": "other"})
-    assert (other.access_key, other.session_token) == ("b", "t")
-    assert "hidden" not in repr(other)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +318,9 @@ def test_s3_keys_come_from_a_credentials_file_and_never_show(tmp_path: Path) -> 
     [
         {**AWS, "AWS_ENDPOINT_URL": "ftp://x"},
         {**AWS, "AWS_ENDPOINT_URL": "http://x/path"},
-        {"AWS_ACCESS_KEY_ID": "k"},
         {**AWS, "AWS_MAX_ATTEMPTS": "0"},
         {**AWS, "AWS_MAX_ATTEMPTS": "many"},
         {"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"},
-        {"AWS_PROFILE": "nobody", "HOME": "/nonexistent"},
     ],
 )
 def test_wrong_s3_settings_are_named_at_once(environment: dict[str, str]) -> None:

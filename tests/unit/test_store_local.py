@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,10 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BadInput, ConfigError, FailureCode, StoreDenied, StoreFull, Transient
+from pipeline.errors import (
+    BadInput,
+    ConfigError,
+    FailureCode,
+    StoreDenied,
+    StoreError,
+    StoreFull,
+    Transient,
+)
+from pipeline.store.job_plan import PLAN_KEY, open_job
 from pipeline.store.local import LocalStore
-from pipeline.store.objects import find, get, probe
+from pipeline.store.objects import find, get
 from pipeline.store.retry import RetryPolicy, retry
+from tests.batch_driver import SPEC, make_items
 from tests.stores import MemoryStore
 
 
@@ -75,7 +86,7 @@ def test_keys_are_verbatim(store: LocalStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/etc/passwd", "../up", "a/../../up", "a//b", ".", "nul\0", "x" * 1025, "\udce9"]
+    "key", ["", "/etc/passwd", "../up", "a/../../up", "a//b", ".", "nul\0", "x" * 1025, "\ud800"]
 )
 def test_a_key_that_is_none_is_not_found_and_cannot_be_put(store: LocalStore, key: str) -> None:
     store.put_new("a/b", b"here")
@@ -113,7 +124,8 @@ def test_odd_files_are_listed_so_that_they_fail_by_name(store: LocalStore, tmp_p
     (tmp_path / "store" / "link.mp4").symlink_to("good.mp4")
     (tmp_path / "store" / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
     keys = [info.key for info in store.scan()]
-    assert keys == ["caf\\xe9.mp4", "good.mp4", "link.mp4", "pipe.mp4"]
+    assert keys == ["caf\udce9.mp4", "good.mp4", "link.mp4", "pipe.mp4"]
+    assert get(store, keys[0], max_bytes=1) == b"x"
 
 
 def test_a_symlinked_folder_leads_nowhere(store: LocalStore, tmp_path: Path) -> None:
@@ -225,12 +237,24 @@ def test_a_store_that_replaces_objects_is_refused() -> None:
             return True
 
     with pytest.raises(ConfigError, match="create-only"):
-        probe(Forgetful())
+        open_job(Forgetful(), SPEC, make_items(3))
 
 
-def test_probing_again_is_fine(store: LocalStore) -> None:
-    probe(store)
-    probe(store)
+def test_finding_that_out_leaves_nothing_but_the_job(store: LocalStore) -> None:
+    for _ in range(2):
+        plan = open_job(store, SPEC, make_items(3))
+    assert {info.key for info in store.scan()} == {PLAN_KEY, plan.shards[0].key}
+
+
+def test_an_object_is_moved_whatever_it_is(store: LocalStore) -> None:
+    store.put_new("parts/a", b"data")
+    os.mkfifo(os.path.join(store.uri, "parts/b"))
+    for name in "ab":
+        store.move(f"parts/{name}", f"aside/parts/{name}")
+    assert [info.key for info in store.scan()] == ["aside/parts/a", "aside/parts/b"]
+    assert find(store, "aside/parts/a") == b"data"
+    with pytest.raises(StoreError):
+        store.move("parts/a", "aside/again")
 
 
 def failing(times: int):
@@ -266,6 +290,26 @@ def test_retrying_ends_with_the_attempts_or_the_deadline() -> None:
     assert len(tries) == 6
 
 
+def test_a_call_that_gets_somewhere_has_all_its_tries_and_time_again() -> None:
+    """As a download that lasts longer than any patience with a store that is silent."""
+    call, tries = failing(9)
+    now = iter(range(0, 10_000, 20))
+    policy = RetryPolicy(attempts=2, deadline_s=25)
+    told: list[int] = []
+    done = retry(
+        call,
+        policy,
+        progress=lambda: len(tries),
+        told=lambda error, number: told.append(number),
+        sleep=lambda _: None,
+        clock=lambda: next(now),
+    )
+    assert done == "done"
+    assert told == [2] * 9
+    with pytest.raises(Transient):
+        retry(failing(9)[0], policy, sleep=lambda _: None, clock=lambda: next(now))
+
+
 def test_what_is_not_transient_is_not_retried() -> None:
     tries = []
 
@@ -276,3 +320,44 @@ def test_what_is_not_transient_is_not_retried() -> None:
     with pytest.raises(StoreFull):
         retry(call, RetryPolicy(), sleep=lambda pause: None)
     assert len(tries) == 1
+
+
+def test_folders_that_cannot_be_looked_into_are_told_and_the_rest_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "closed", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip.mp4").write_bytes(b"video")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told: list[str] = []
+    store = LocalStore(str(tmp_path), left_out=told.append)
+    found = [info.key for info in store.scan() if info.key.endswith(".mp4")]
+    assert found == ["a/clip.mp4", "z/clip.mp4"]
+    assert told == [
+        f"{tmp_path}/closed: the folder cannot be read (Permission denied)",
+        f"{tmp_path}/link: a link to a folder is not followed",
+    ]
+    with pytest.raises(StoreDenied):  # of a job's own output nothing may be left out
+        list(LocalStore(str(tmp_path)).scan())
+
+
+def test_a_folder_that_is_deleted_while_it_is_listed_is_no_error(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip.mp4").write_bytes(b"video")
+    store = LocalStore(str(tmp_path))
+    listing = store.scan()
+    assert next(listing).key == "a/clip.mp4"
+    children = store._children("b")
+    shutil.rmtree(tmp_path / "b")
+    assert list(listing) == []
+    assert [*children] == ["b/clip.mp4"]
+    assert list(store._children("b")) == []

@@ -188,6 +188,12 @@ def test_what_is_no_tokenizer_is_refused(text):
         Tokenizer(text)
 
 
+def test_a_folder_of_a_slow_tokenizer_alone_says_how_to_write_the_other(tmp_path):
+    (tmp_path / "vocab.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json.*missing; vocab\.json .*save_pre"):
+        Tokenizer.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [

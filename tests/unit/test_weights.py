@@ -201,7 +201,7 @@ def test_key_value_heads_that_are_copied_count_once_per_rank(tmp_path):
 
 def checked(folder: Path) -> tuple[int, str]:
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    code = model_check.run(folder, console)
+    code = model_check.run(folder, console, Console(quiet=True))
     return code, console.export_text()
 
 

@@ -14,7 +14,8 @@ import psutil
 import ray
 
 from actors.cluster import start_local_ray
-from actors.fleet import Fleet, start_fleet
+from actors.fleet import Fleet
+from actors.launch import start_fleet
 from actors.profile import Profile
 from jobs.lab.bench.bench_clips import make_clip, make_demo_clips, repeat_clip
 from jobs.lab.bench.measure import Row

@@ -12,9 +12,10 @@ from jobs.timing import interleaved
 from pipeline.config import DecodeLimits
 from pipeline.families.qwen2_vl.sampling import QWEN2_VL
 from pipeline.types import SamplingPlan
+from pipeline.video.libraries import is_installed
 from pipeline.video.options import PlanOptions
 from pipeline.video.plan import Planner
-from pipeline.video.reader import is_installed, open_media
+from pipeline.video.reader import open_media
 from pipeline.video.source import Source
 
 SPARSE_INTERVAL_S = 20.0

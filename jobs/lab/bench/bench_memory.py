@@ -31,7 +31,7 @@ if record.code is not None:
 _FLEET = """
 import asyncio, sys
 from pathlib import Path
-from actors.fleet import start_fleet
+from actors.launch import start_fleet
 from jobs.lab.soak.memory import sampled_peaks
 from pipeline.config import Sampling
 from pipeline.tasks.tasks import Tasks

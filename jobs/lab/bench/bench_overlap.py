@@ -13,7 +13,8 @@ from statistics import median
 
 import torch
 
-from actors.fleet import Fleet, start_fleet
+from actors.fleet import Fleet
+from actors.launch import start_fleet
 from actors.profile import Profile
 from jobs.lab.bench import in_a_row
 from jobs.lab.bench.bench_clips import make_clip

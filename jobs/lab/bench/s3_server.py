@@ -4,22 +4,25 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import minio
 import urllib3
 
+from jobs.lab.free_ports import free_ports_with_twins
 from pipeline.store.retry import RetryPolicy
 from pipeline.store.s3_config import S3Config
+from pipeline.store.s3_keys import S3Keys
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"  # noqa: S105 - of a server of our own
+KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+READER_KEYS = {"AWS_ACCESS_KEY_ID": "test-reader", "AWS_SECRET_ACCESS_KEY": "test-reader-key"}
 BUCKET = "videos"
 _ROLES = ("s3", "master", "volume", "filer", "admin")
-_GRPC = 10_000  # SeaweedFS also takes every port plus this
 
 
 class S3Server:
@@ -27,15 +30,14 @@ class S3Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = dict(zip(_ROLES, _free_ports(len(_ROLES)), strict=True))
+        self._ports = dict(zip(_ROLES, free_ports_with_twins(len(_ROLES)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True)
-        identity = {
-            "name": "app",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-        }
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        identities = [
+            _identity("app", KEYS, ["Admin", "Read", "List", "Tagging", "Write"]),
+            _identity("reader", READER_KEYS, ["Read", "List"]),
+        ]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
 
     @property
     def port(self) -> int:
@@ -48,8 +50,7 @@ class S3Server:
     def config(self, *, endpoint: str | None = None, retry: RetryPolicy | None = None) -> S3Config:
         return S3Config(
             endpoint=endpoint or self.endpoint,
-            access_key=ACCESS_KEY,
-            secret_key=SECRET_KEY,
+            keys=S3Keys(KEYS),
             connect_timeout_s=5,
             read_timeout_s=15,
             retry=retry or RetryPolicy(deadline_s=60, max_pause_s=1),
@@ -107,23 +108,14 @@ class S3Server:
                 time.sleep(0.05)
 
 
+def _identity(name: str, keys: dict[str, str], actions: list[str]) -> dict[str, Any]:
+    key, secret = keys.values()
+    return {
+        "name": name,
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": actions,
+    }
+
+
 def is_installed() -> bool:
     return shutil.which("weed", path=str(Path(sys.executable).parent)) is not None
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now and whose twins 10,000 above are free too."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", 0))
-            port = low.getsockname()[1]
-            twin = port + _GRPC if port + _GRPC < 65_536 else port - _GRPC
-            low_port = min(port, twin)
-            try:
-                high.bind(("127.0.0.1", twin))
-            except OSError:
-                continue
-            if low_port not in found:
-                found.append(low_port)
-    return found

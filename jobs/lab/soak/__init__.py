@@ -1,1 +1,1 @@
-"""Long trials of what is promised: `vidray soak kills`, `chaos` and `memory`."""
+"""Long trials of what is promised: `vidray soak kills`, `faults`, `chaos` and `memory`."""

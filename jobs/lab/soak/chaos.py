@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from actors.fleet import Fleet, start_fleet
+from actors.fleet import Fleet
+from actors.launch import start_fleet
 from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
-from jobs.analyze import demo_model
 from jobs.exits import Exit
 from jobs.lab.soak.nemesis import Nemesis
 from jobs.lab.soak.trial import (
@@ -18,9 +18,11 @@ from jobs.lab.soak.trial import (
     descendants,
     make_sources,
     shared_memory,
+    shared_memory_left,
     until_gone,
     without_timings,
 )
+from jobs.models import demo_model
 from pipeline.config import ModelConfig
 from pipeline.errors import VidrayError
 from pipeline.families.qwen2_vl.config import load_config
@@ -60,7 +62,7 @@ def run_chaos(
         nemesis = Nemesis(fleet, chance, object_store_bytes=profile.object_store_bytes)
         asyncio.run(_rounds(fleet, sources, nemesis, trial, num_injuries, chance))
     left = asyncio.run(until_gone(iter(trial.processes - mine), patience_s=GRACE_S))
-    left += sorted(shared_memory() - shared_before)
+    left += shared_memory_left(shared_before)
     if left:
         raise VidrayError(f"left behind (seed {seed}): {', '.join(left)}")
     for injury, count in sorted(trial.injuries.items()):

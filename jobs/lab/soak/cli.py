@@ -70,3 +70,33 @@ def memory(
     from jobs.lab.soak.memory import run_memory  # noqa: PLC0415 - likewise
 
     return run_memory(folder, model=model, num_clips=clips, num_early=early, seed=seed)
+
+
+@app.command()
+def plan(
+    folder: Folder,
+    model: Model = None,
+    clips: Annotated[int, typer.Option(min=8, help="To plan, and then to analyse.")] = 200,
+) -> int:
+    """Plan an archive on this machine, run it, and compare: frames, tokens, time, memory."""
+    from jobs.lab.soak.soak_plan import run_plan  # noqa: PLC0415 - likewise
+
+    return run_plan(folder, model=model, num_clips=clips)
+
+
+@app.command()
+def faults(
+    folder: Annotated[Path, typer.Argument(help="For clips and jobs.")],
+    model: Model = None,
+    only: Annotated[
+        list[str], typer.Option(help="Faults whose names contain this; may be repeated.")
+    ] = [],  # noqa: B006
+    videos: Annotated[int, typer.Option(min=6, help="In each job; one of them is bad.")] = 24,
+    scale: Annotated[
+        float, typer.Option(help="Of every time that is waited for by default.")
+    ] = 0.1,
+) -> int:
+    """Let one fault after another befall a job; its rows must be as if nothing had happened."""
+    from jobs.lab.soak.faults import run_faults  # noqa: PLC0415 - likewise
+
+    return run_faults(folder, model=model, only=only, num_videos=videos, scale=scale)

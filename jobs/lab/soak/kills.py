@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.analyze import demo_model
 from jobs.demo.demo_archive import make_archive
 from jobs.exits import Exit
-from jobs.lab.bench.s3_server import BUCKET, S3Server, is_installed
+from jobs.lab.bench.s3_server import BUCKET, KEYS, S3Server, is_installed
+from jobs.models import demo_model
 from pipeline.errors import VidrayError
 from pipeline.store.commit import load_success, part_key
 from pipeline.store.fsck import fsck
@@ -62,11 +62,7 @@ class Place:
     def environment(self) -> dict[str, str]:
         if self.config is None:
             return {}
-        return {
-            "AWS_ENDPOINT_URL": self.config.endpoint,
-            "AWS_ACCESS_KEY_ID": self.config.access_key or "",
-            "AWS_SECRET_ACCESS_KEY": self.config.secret_key or "",
-        }
+        return {"AWS_ENDPOINT_URL": self.config.endpoint, **KEYS}
 
 
 @contextmanager

@@ -10,17 +10,19 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from actors.fleet import Fleet, start_fleet
+from actors.fleet import Fleet
+from actors.launch import start_fleet
 from actors.profile import Profile
-from jobs.analyze import demo_model
 from jobs.exits import Exit
-from jobs.lab.soak.trial import TASKS, descendants, make_sources, processes_of
+from jobs.lab.soak.trial import TASKS, descendants, make_sources
+from jobs.models import demo_model
+from jobs.plan.processes import processes_of
 from pipeline.config import MIB
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 
 NUM_SOURCES = 12
-SAMPLE_S = 0.5
+SAMPLE_S = 0.1
 MAX_GROWTH = 1.1
 
 Bytes = dict[str, int]  # by process
@@ -46,6 +48,7 @@ async def _peaks(
     """Each process's peak when num_early clips are done, and when all are."""
     async with sampled_peaks(fleet) as peaks:
         await _analyse_all(fleet, clips[:num_early], num_workers)
+        await asyncio.sleep(2 * SAMPLE_S)  # what a sample began to take is taken
         early = dict(peaks)
         await _analyse_all(fleet, clips[num_early:], num_workers)
         return early, dict(peaks)

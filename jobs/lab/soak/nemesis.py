@@ -13,7 +13,8 @@ from ray.exceptions import RayError
 
 from actors.calls import until_ready
 from actors.fleet import Fleet
-from jobs.lab.soak.trial import decoding_children, processes_of
+from jobs.lab.soak.trial import decoding_children
+from jobs.plan.processes import processes_of
 from pipeline.config import MIB
 
 STUFFED_S = 3.0  # how long the object store stays full
@@ -50,7 +51,7 @@ class Nemesis:
     async def until_recovered(self) -> None:
         """Return when every actor answers; the next harm is not to be the last one's."""
         pools = self._fleet.pools
-        actors = (*pools.readers, *pools.encoders, *pools.decoders, self._fleet.host)
+        actors = (*pools.readers, *pools.encoders, *pools.decoders, *self._fleet.hosts)
         await asyncio.gather(*(until_ready(actor, patience_s=PATIENCE_S) for actor in actors))
 
     def _kill(self, kind: str) -> Callable[[], Awaitable[str]]:

@@ -1,13 +1,13 @@
 """What the trials share: clips, what is asked of them, and the processes of a fleet."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from actors.fleet import Fleet
 from jobs.demo.demo_archive import make_archive
 from pipeline.config import Sampling
 from pipeline.tasks.records import Record, Timings
@@ -43,18 +43,6 @@ def without_timings(record: Record) -> Record:
     return replace(record, timings=NO_TIMINGS)
 
 
-async def processes_of(fleet: Fleet) -> dict[str, int]:
-    """The process of every actor, by what it is; an actor that starts is waited for."""
-    pools = fleet.pools
-    named = {f"reader {n}": actor for n, actor in enumerate(pools.readers)}
-    named |= {f"encoder {n}": actor for n, actor in enumerate(pools.encoders)}
-    found = {name: await actor.process_id.remote() for name, actor in named.items()}
-    for number, decoder in enumerate(pools.decoders):
-        ranks = await decoder.process_ids.remote()
-        found |= {f"decoder {number} rank {rank}": pid for rank, pid in enumerate(ranks)}
-    return found | {"stream host": await fleet.host.process_id.remote()}
-
-
 def decoding_children(reader: int) -> list[psutil.Process]:
     """The children of a reader's zygote: one for each open video."""
     with_zygote = psutil.Process(reader).children()
@@ -70,6 +58,17 @@ def shared_memory() -> set[str]:
     """Names of its files; semaphores are none, and are other programs'."""
     files = Path("/dev/shm").iterdir()  # noqa: S108 - where Linux has it
     return {path.name for path in files if not path.name.startswith("sem.")}
+
+
+def shared_memory_left(before: set[str]) -> list[str]:
+    """Names that were not there before, and stay: other programs' come and go."""
+    left = shared_memory() - before
+    for _ in range(100):
+        if not left:
+            break
+        time.sleep(0.1)
+        left &= shared_memory()
+    return sorted(left)
 
 
 async def until_gone(processes: Iterator[psutil.Process], *, patience_s: float) -> list[str]:

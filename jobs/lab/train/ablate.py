@@ -24,7 +24,7 @@ from jobs.lab.train.made_ahead import made_ahead
 from jobs.lab.train.targets import CELL
 from jobs.lab.train.teacher import Teacher
 from jobs.lab.train.train import untrained
-from jobs.lab.train.trainer import Optimiser, Schedule
+from jobs.lab.train.trainer import Optimiser, RateSchedule
 from jobs.lab.train.vision_stage import BATCH_SIZE, VisionLearner
 from jobs.lab.train.vocabulary import load_tokenizer
 from pipeline.families.qwen2_vl.positions import text_positions, video_positions
@@ -86,7 +86,7 @@ def last_figures(
     num_steps: int,
 ) -> Figures:
     """Train for num_steps; the means of what the last batches' figures were."""
-    optimiser, schedule = Optimiser(learner), Schedule(num_steps=num_steps)
+    optimiser, schedule = Optimiser(learner), RateSchedule(num_steps=num_steps)
     seen: dict[str, list[float]] = defaultdict(list)
     for step, batch in zip(range(num_steps), batches, strict=False):
         loss, figures = loss_of(batch)

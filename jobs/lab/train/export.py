@@ -73,7 +73,7 @@ def hub_config(config: ModelConfig) -> dict[str, Any]:
             "depth": vision.depth,
             "embed_dim": vision.embed_dim,
             "num_heads": vision.num_heads,
-            "mlp_ratio": vision.mlp_ratio,
+            "mlp_ratio": int(vision.mlp_ratio),  # as transformers requires it
             "hidden_size": vision.hidden_size,
             "in_channels": vision.in_channels,
             "patch_size": config.vision.geometry.patch,

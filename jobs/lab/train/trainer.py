@@ -22,7 +22,7 @@ CHECKPOINT = "last.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class RateSchedule:
     """Learning rate: a linear rise, then a cosine fall to a tenth over the rest of the budget."""
 
     num_steps: int
@@ -98,7 +98,7 @@ class TrainingRun:
     folder: Path
     module: nn.Module
     optimiser: Optimiser
-    schedule: Schedule
+    schedule: RateSchedule
     average: Averaged
     step: int = 0
     every_s: float = 300.0
@@ -195,7 +195,7 @@ class TrainingRun:
 
 def new_run(learner: nn.Module, folder: Path, *, num_steps: int, peak: float = 1.0) -> TrainingRun:
     """A run of this learner, resumed if the folder has one. peak: of the learning rate's scale."""
-    schedule = Schedule(num_steps=num_steps, peak=peak)
+    schedule = RateSchedule(num_steps=num_steps, peak=peak)
     run = TrainingRun(folder, learner, Optimiser(learner), schedule, Averaged(learner))
     run.resume()
     return run

@@ -28,7 +28,7 @@ Adjustment = Literal["clamped", "swapped", "from_quad"]
 # Character for character, so that places in a text stay the same.
 _FULL_WIDTH = str.maketrans("（），、；．－０１２３４５６７８９", "(),,;.-0123456789")
 _SPACE = r"\s{0,3}"
-_NUMBER = r"-?\d{1,9}(?:\.\d{1,6})?"
+_NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,17})?|\.\d{1,17})"
 _POINT = re.compile(rf"\({_SPACE}({_NUMBER}){_SPACE},{_SPACE}({_NUMBER}){_SPACE}\)")
 _PLAIN_POINT = rf"\({_SPACE}{_NUMBER}{_SPACE},{_SPACE}{_NUMBER}{_SPACE}\)"
 _NEXT_POINT = rf"{_SPACE}[,;]?{_SPACE}{_PLAIN_POINT}"
@@ -36,11 +36,22 @@ _RUN = re.compile(rf"{_PLAIN_POINT}(?:{_NEXT_POINT}){{0,{QUAD_POINTS * MAX_BOXES
 _MARKER = re.compile(
     r"<\|(?P<new>(?:object_ref|box|quad)_(?:start|end))\|>|<(?P<end>/?)(?P<old>ref|box|quad)>"
 )
-# What sets out to say where something is, in a way that is not Qwen2-VL's: four numbers in
-# brackets, a JSON key of a box or a point, a tag of points.
+_FOUR = rf"{_NUMBER}(?:{_SPACE},{_SPACE}{_NUMBER}){{3}}"
+_PAIR = rf"[(\[]{_SPACE}{_NUMBER}(?:{_SPACE}[,;]{_SPACE}|\s){_NUMBER}{_SPACE}[)\]]"
+# What sets out to say where something is, in a way that is not Qwen2-VL's.
 _LOOKS_LIKE_A_BOX = re.compile(
-    rf"[(\[]{_SPACE}{_NUMBER}(?:{_SPACE},{_SPACE}{_NUMBER}){{3}}{_SPACE}[)\]]"
-    r"|\"\w{0,20}(?:box|point|coord)\w{0,20}\"\s{0,3}:|<points?\b"
+    "|".join(
+        (
+            rf"[(\[]{_SPACE}{_FOUR}{_SPACE}[)\]]",  # four numbers in brackets
+            rf"\A\W{{0,9}}{_FOUR}\W{{0,9}}\Z|box\b[^.\d]{{0,20}}{_FOUR}",  # or bare
+            rf"{_PAIR}{_SPACE}[,;]{_SPACE}{_PAIR}",  # pairs otherwise put
+            rf"(?:top|upper)[- ]?(?:left|right)\W{{0,3}}{_PAIR}",  # corners by name
+            r"[\"']\w{0,20}(?:box|point|coord)\w{0,20}[\"']\s{0,3}:",  # a JSON key
+            rf"\bx(?:_?(?:min|[01]))?[\"']?\s?[:=]\s?{_NUMBER}\W{{1,9}}y",  # sides by name
+            r"<(?:points?|bbox|loc)[\s_>\d]",  # a tag
+        )
+    ),
+    re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]{2}")
 
@@ -150,8 +161,12 @@ def _places(text: str) -> Iterator[_Place]:
             run = None if section.is_label else _RUN.search(body.translate(_FULL_WIDTH))
             # A run: the tokens between the label and its box are missing.
             name, prose = (body[: run.start()], body[run.start() :]) if run else (body, "")
+            if _RUN.fullmatch(body.translate(_FULL_WIDTH).strip()):  # a box in a label's place
+                name, prose = "", body
             label = name.strip()[:MAX_LABEL_CHARS] or None
         elif section.marker in ("box_start", "quad_start") or _begins_with_a_point(section):
+            if not body.strip() and section.next_marker.endswith(("box_start", "quad_start")):
+                continue  # one marker in another
             kind = section.marker.removesuffix("_start")
             if section.next_marker != f"{kind}_end":  # the rest of it may be anything
                 body, prose = _leading_run(body)
@@ -203,7 +218,8 @@ def _read(place: _Place, *, source: Size) -> list[Found | Unreadable]:
     points = list(_POINT.finditer(place.body.translate(_FULL_WIDTH)))
     each = place.points_each
     if not points or len(points) % each:
-        reason = f"a box has 2 points and a quad 4, got {len(points)}"
+        got = len(points) or "none as (x,y)"
+        reason = f"a box has 2 points and a quad 4, got {got}"
         return [Unreadable(raw=place.body, label=place.label, reason=reason)]
     groups = [points[index : index + each] for index in range(0, len(points), each)]
     if len(groups) == 1:

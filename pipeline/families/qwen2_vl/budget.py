@@ -21,7 +21,8 @@ class FrameBudget:
         least = 1 if self.min_pixels is None else self.min_pixels
         most = math.inf if self.max_pixels is None else self.max_pixels
         if not 1 <= least <= most:
-            raise ConfigError(f"min_pixels is out of range, got {self.min_pixels!r}")
+            limits = "1" if least < 1 else f"1 to {most}, the most of one picture"
+            raise ConfigError(f"min_pixels must be {limits}, got {self.min_pixels!r}")
         if most < self.geometry.pixels_per_token:
             raise ConfigError(f"max_pixels is less than one token, got {self.max_pixels!r}")
 

@@ -72,6 +72,14 @@ class ChatLayout:
         """The next question, right after the last token of an answer (its end token left out)."""
         return (*self._end_turn, *self._user(text), *self._end_turn, *self._assistant)
 
+    def conversation(self, turns: Sequence[tuple[str, str]]) -> Run:
+        """What follows the last medium when so much was said: questions, and answers to them."""
+        ids: Run = ()
+        for question, answer in turns:
+            asked = self.follow_up(question) if ids else self.question(question)
+            ids += (*asked, *self._encode(answer))
+        return ids
+
     def _user(self, text: str) -> Run:
         # One text run, as the template leaves it: a question may begin with a newline of its own.
         return (self._ids.im_start, *self._encode(f"user\n{text}"))

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
-from pipeline.config import ModelConfig, VisionConfig
+from pipeline.config import ModelConfig, Quantization, VisionConfig
 from pipeline.errors import CheckpointError
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.preprocessor_config import Preprocessing, load_preprocessing
+from pipeline.families.qwen2_vl.quantization import read_quantization
 from pipeline.model.folder import HubFields, parse_fields, read_json, without_nulls
+from pipeline.settings import shown
 from pipeline.types import Geometry
 
 CONFIG_FILE = "config.json"
@@ -94,12 +96,13 @@ def load_config(path: Path) -> ModelConfig:
     """The model in this folder; CheckpointError if it is not a Qwen2-VL we can run."""
     content = read_json(path, CONFIG_FILE)
     text_content = language_fields(content)
-    _require_family(content, text_content)
+    _require_family(content)
     outer = parse_fields(_Outer, CONFIG_FILE, without_nulls(content))
     text = parse_fields(_Text, CONFIG_FILE, _language(text_content))
     _require_supported(text, outer.vision_config)
     preprocessing = load_preprocessing(path, geometry=outer.vision_config.geometry)
-    config = _model(text, outer, preprocessing)
+    section = content.get("quantization_config") or text_content.get("quantization_config")
+    config = _model(text, outer, preprocessing, read_quantization(section, CONFIG_FILE))
     _require_consistent(config, text.head_dim)
     return config
 
@@ -112,19 +115,17 @@ def language_fields(content: dict[str, Any]) -> dict[str, Any]:
     """
     text = content.get("text_config")
     if text is not None and not isinstance(text, dict):
-        raise _refused(f"text_config must be an object, got {type(text).__name__}")
+        raise _refused(f"text_config must be an object, got {shown(text)}")
     return content if text is None else text
 
 
-def _require_family(content: dict[str, Any], text: dict[str, Any]) -> None:
+def _require_family(content: dict[str, Any]) -> None:
     family, architectures = content.get("model_type"), content.get("architectures")
     if family != "qwen2_vl":
         raise _refused(f"model_type is {family!r}; only 'qwen2_vl' is supported")
     named = [ARCHITECTURE] if architectures is None else architectures  # a config saved by itself
     if not isinstance(named, list) or ARCHITECTURE not in named:
         raise _refused(f"architectures is {architectures!r}; needs {ARCHITECTURE!r}")
-    if content.get("quantization_config") or text.get("quantization_config"):
-        raise _refused("a quantised checkpoint; only plain weights are supported")
 
 
 def _language(content: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +184,12 @@ def _require_consistent(config: ModelConfig, head_dim: int | None) -> None:
             raise _refused(rule)
 
 
-def _model(text: _Text, outer: _Outer, preprocessing: Preprocessing) -> ModelConfig:
+def _model(
+    text: _Text,
+    outer: _Outer,
+    preprocessing: Preprocessing,
+    quantization: Quantization | None,
+) -> ModelConfig:
     vision, (time, height, width) = outer.vision_config, text.rope_scaling.mrope_section
     return ModelConfig(
         hidden_size=text.hidden_size,
@@ -212,6 +218,7 @@ def _model(text: _Text, outer: _Outer, preprocessing: Preprocessing) -> ModelCon
         vision_end_id=outer.vision_end_token_id,
         image_pad_id=outer.image_token_id,
         video_pad_id=outer.video_token_id,
+        quantization=quantization,
     )
 
 

@@ -4,6 +4,7 @@ The hub has preprocessor_config.json; transformers 5 writes video_preprocessor_c
 it, or both inside processor_config.json. One tower serves images and videos, so all must agree.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import PositiveFloat
 
 from pipeline.errors import CheckpointError
 from pipeline.model.folder import HubFields, parse_fields, read_optional_json, without_nulls
+from pipeline.settings import shown
 from pipeline.types import Geometry
 
 IMAGE_FILE = "preprocessor_config.json"
@@ -38,9 +40,9 @@ class _Size(HubFields):
 class _PreprocessorFields(HubFields):
     image_mean: float | list[float] = list(MEAN)
     image_std: PositiveFloat | list[PositiveFloat] = list(STD)
-    patch_size: int | None = None
-    temporal_patch_size: int | None = None
-    merge_size: int | None = None
+    patch_size: float | None = None  # tools that know one kind of number write 14.0
+    temporal_patch_size: float | None = None
+    merge_size: float | None = None
     do_rescale: bool = True
     do_normalize: bool = True
     rescale_factor: float = 1 / 255
@@ -67,11 +69,16 @@ def load_preprocessing(path: Path, *, geometry: Geometry) -> Preprocessing:
     found = [
         (name, _parse(name, content, geometry, pixels)) for name, content, pixels in _sources(path)
     ]
+    if not found:
+        return Preprocessing()
+    first_name, first = found[0]
     for name, other in found[1:]:
-        first_name, first = found[0]
         if (other.image_mean, other.image_std) != (first.image_mean, first.image_std):
             raise CheckpointError(name, f"image_mean or image_std differ from {first_name}")
-    return found[0][1] if found else Preprocessing()
+    if (first.min_pixels or 0) > (first.max_pixels or math.inf):
+        limits = f"min_pixels {first.min_pixels} is above max_pixels {first.max_pixels}"
+        raise CheckpointError(first_name, limits)
+    return first
 
 
 def _sources(path: Path) -> list[tuple[str, Any, tuple[int, int]]]:
@@ -97,16 +104,26 @@ def _parse(name: str, content: Any, geometry: Geometry, pixels: tuple[int, int])
     }
     for field, value in expected.items():
         if getattr(fields, field) not in (None, value):
-            raise CheckpointError(name, f"{field} must be {value}, got {getattr(fields, field)}")
+            raise CheckpointError(
+                name, f"{field} must be {shown(value)}, got {shown(getattr(fields, field))}"
+            )
     if abs(fields.rescale_factor * 255 - 1) > 1e-6:
         raise CheckpointError(name, f"rescale_factor must be 1/255, got {fields.rescale_factor}")
-    size, (least, most) = fields.size, pixels
+    min_pixels, max_pixels = _limits(fields, *pixels)
     return Preprocessing(
         image_mean=_per_channel(name, "image_mean", fields.image_mean),
         image_std=_per_channel(name, "image_std", fields.image_std),
-        min_pixels=int(fields.min_pixels or size.shortest_edge or size.min_pixels or least),
-        max_pixels=int(fields.max_pixels or size.longest_edge or size.max_pixels or most),
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
     )
+
+
+def _limits(fields: _PreprocessorFields, usual_least: int, usual_most: int) -> tuple[int, int]:
+    """(least, most) pixels of one picture; a least that nobody wrote gives way to the most."""
+    size = fields.size
+    least = fields.min_pixels or size.shortest_edge or size.min_pixels
+    most = int(fields.max_pixels or size.longest_edge or size.max_pixels or usual_most)
+    return min(usual_least, most) if least is None else int(least), most
 
 
 def _per_channel(name: str, field: str, values: float | list[float]) -> tuple[float, float, float]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import torch
 
 from pipeline.families.qwen2_vl.budget import FrameBudget
 from pipeline.families.qwen2_vl.sizes import PixelRange, TokenRange, smart_resize
@@ -32,11 +31,15 @@ def round_to(step: int, count: Fraction | int) -> int:
 
 def linspace_indexes(total: int, count: int) -> list[int]:
     """Spread from the first frame to the last, rounded: qwen-vl-utils, in its float32."""
+    import torch  # noqa: PLC0415 - seconds, and most commands plan nothing
+
     return [int(index) for index in torch.linspace(0, total - 1, count).round()]
 
 
 def stride_indexes(total: int, count: int) -> list[int]:
     """Take the first frame of each of `count` equal spans: transformers 5, in its float32."""
+    import torch  # noqa: PLC0415 - likewise
+
     return [int(index) for index in torch.arange(0, total, total / count).int()[:count]]
 
 

@@ -1,0 +1,1 @@
+"""Scheduled ingest: at set times, what is new in an archive becomes rows."""

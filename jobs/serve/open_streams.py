@@ -1,0 +1,176 @@
+"""The videos that are open: at most so many, whoever was used longest ago gives way.
+
+What gave way, or was left by a desk that died, lies on the disk (stream_journal.py) and is opened
+again by whoever asks for it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+from jobs.serve.bodies import VideoSampling
+from jobs.serve.left_stream import LeftStream, StreamEntry, StreamKey
+from jobs.serve.rates import Rates
+from jobs.serve.refusals import Refusal, not_found
+from jobs.serve.served_videos import ServedVideos
+from jobs.serve.shared_stream import SharedStream
+from jobs.serve.stream_journal import StreamJournal
+from jobs.serve.uploads import Upload, Uploads, source_at
+from pipeline.events import Event
+from pipeline.video.source import Source
+
+FORGET_S = 3_600.0  # unasked; then a stream is over
+
+
+class OpenStreams:
+    """hear: is told of all that happens. on_left: of a stream that is opened again, with what it
+    had, before anybody else gets it. on_closed: of one that nobody gets any more.
+    """
+
+    def __init__(
+        self,
+        videos: ServedVideos,
+        uploads: Uploads,
+        *,
+        max_streams: int,
+        max_frames: int,
+        rates: Rates,
+        hear: Callable[[str, Event], None],
+        on_left: Callable[[SharedStream, LeftStream], None],
+        on_closed: Callable[[SharedStream], None],
+    ) -> None:
+        self.journal = StreamJournal(uploads.folder / "streams", keep_s=FORGET_S)
+        self._videos = videos
+        self._uploads = uploads
+        self._max_streams = max_streams
+        self._max_frames = max_frames
+        self._rates = rates
+        self._hear = hear
+        self._on_left = on_left
+        self._on_closed = on_closed
+        self._streams: dict[StreamKey, SharedStream] = {}
+        self._opening: dict[StreamKey, asyncio.Task[SharedStream]] = {}
+
+    @property
+    def all(self) -> list[SharedStream]:
+        return list(self._streams.values())
+
+    async def open(self, upload: Upload, sampling: VideoSampling) -> tuple[SharedStream, bool]:
+        """The stream of these bytes, sampled so, and whether it is new. BadInput, Refusal."""
+        key = (upload.owner, upload.sha256, sampling)
+        if stream := self._streams.get(key):
+            stream.used_at = time.time()
+            return stream, False
+        opening = self._opening.get(key)
+        is_new = opening is None and self.journal.of_key(key) is None
+        if opening is None:
+            opening = self._opening[key] = asyncio.create_task(self._open(upload, sampling))
+            opening.add_done_callback(lambda _: self._opening.pop(key, None))
+        return await asyncio.shield(opening), is_new
+
+    async def get(self, stream_id: str, *, owner: str) -> SharedStream:
+        """By its id. Refusal (404) for whoever else's, too."""
+        for stream in self._streams.values():
+            if stream.id == stream_id and stream.owner == owner:
+                return stream
+        return await self.again(self.journal.of_id(stream_id), owner=owner)
+
+    async def again(self, entry: StreamEntry | None, *, owner: str) -> SharedStream:
+        """One that is on the disk alone. Refusal (404) where it is not to be had."""
+        if entry is None or entry.owner != owner:
+            raise not_found("stream")
+        upload = self._uploads.get(entry.file_id, owner=owner)
+        stream, _ = await self.open(upload, entry.sampling)
+        if stream.id != entry.stream_id:  # its plan would be another
+            raise not_found("stream")
+        return stream
+
+    async def close(self, stream: SharedStream) -> None:
+        """Stop what is being answered, and free everything; it is over."""
+        stream.log.let_go_of_file()
+        self.journal.remove(stream.id)
+        await self._free(stream)
+        stream.log.append("closed", {})
+        stream.log.close()
+
+    async def leave(self, stream: SharedStream) -> None:
+        """Free everything; whoever asks for it has it again, from the disk, as it is now."""
+        self.journal.leave(stream)
+        await self._free(stream)
+        stream.log.close()
+
+    async def sweep(self) -> None:
+        """Close what nobody has asked for long enough."""
+        for stream in self.all:
+            if not stream.num_running and stream.used_at + FORGET_S <= time.time():
+                await self.close(stream)
+        self.journal.sweep()
+
+    async def _free(self, stream: SharedStream) -> None:
+        """Who listens hears that what is being answered was stopped."""
+        self._streams.pop(stream.key, None)
+        for answering in list(stream.answers.values()):
+            await answering.stop()
+        await stream.session.close()
+        self._on_closed(stream)
+
+    async def _open(self, upload: Upload, sampling: VideoSampling) -> SharedStream:
+        await self._make_room()
+        key = (upload.owner, upload.sha256, sampling)
+        session = self._videos.session(self._source(upload, sampling))
+        await session.open()
+        left = await self._left(key, plan_hash=session.plan.hash)
+        entry = StreamEntry(
+            stream_id=f"stream-{uuid4().hex[:24]}",
+            owner=upload.owner,
+            file_id=upload.id,
+            sha256=upload.sha256,
+            sampling=sampling,
+            created_at=int(time.time()),
+        )
+        stream = SharedStream(
+            session,
+            upload,
+            left.entry if left else entry,
+            rates=self._rates,
+            hear=self._hear,
+            left=left,
+        )
+        self.journal.keep(stream)
+        self._streams[key] = stream
+        if left is not None:
+            self._on_left(stream, left)
+        return stream
+
+    async def _left(self, key: StreamKey, *, plan_hash: str) -> LeftStream | None:
+        """What there was of it, if it would be watched as it was then."""
+        entry = self.journal.of_key(key)
+        if entry is None:
+            return None
+        left = await asyncio.to_thread(self.journal.read, entry)
+        if left is None or left.plan_hash != plan_hash:
+            self.journal.remove(entry.stream_id)
+            return None
+        return left
+
+    def _source(self, upload: Upload, sampling: VideoSampling) -> Source:
+        source = source_at(self._uploads.path(upload), upload.sha256)
+        return Source(
+            uri=source.uri,
+            path=source.path,
+            etag=source.etag,
+            start_s=sampling.start_s,
+            end_s=sampling.end_s,
+            fps=sampling.fps,
+            max_frames=sampling.max_frames or self._max_frames,
+        )
+
+    async def _make_room(self) -> None:
+        """Until one more may be open."""
+        while len(self._streams) >= self._max_streams:
+            idle = [each for each in self._streams.values() if not each.num_running]
+            if not idle:
+                raise Refusal(429, "busy", "all streams are in use", retry_after_s=5)
+            # A page that listens would be back at once.
+            await self.leave(min(idle, key=lambda each: (each.log.num_followers > 0, each.used_at)))

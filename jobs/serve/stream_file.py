@@ -1,0 +1,66 @@
+"""A file of lines that is added to while something lasts, and written anew when it is too long."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+
+class StreamFile:
+    """A first line, and what `replace` and `add` bring. What fails to be written is given up: the
+    rest of it would be another stream's. Whoever else has written the file anew has it.
+    """
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        self.size_bytes = 0
+        self._path = path
+        self._head = head
+        self._file: int | None = None
+
+    def add(self, line: bytes) -> None:
+        """The system has it on return: it outlives this process, not the machine."""
+        if self._file is None:
+            return
+        with suppress(OSError):
+            if os.write(self._file, line) == len(line):
+                self.size_bytes += len(line)
+                return
+        self.remove()
+
+    def replace(self, lines: Iterable[bytes]) -> None:
+        """Have these lines and no others."""
+        if self._file is not None and not self._is_ours(self._file):
+            self.close()
+            return
+        self.close()
+        data = b"".join([self._head, *lines])
+        part = self._path.with_suffix(f".{os.getpid()}.part")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+        try:
+            self._file = os.open(part, flags, 0o600)
+            if os.write(self._file, data) != len(data):
+                raise OSError("the disk is full")
+            part.replace(self._path)
+            self.size_bytes = len(data)
+        except OSError:
+            part.unlink(missing_ok=True)
+            self.remove()
+
+    def close(self) -> None:
+        """It stays as it is."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+    def remove(self) -> None:
+        """It goes."""
+        with suppress(OSError):
+            if self._file is None or self._is_ours(self._file):
+                self._path.unlink()
+        self.close()
+
+    def _is_ours(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), self._path.stat())
+        except OSError:
+            return False

@@ -1,0 +1,140 @@
+"""Open videos on the disk as they go: what was given up for room is opened again by its id, and
+when a desk dies the next goes on with all that it had open, to the same words.
+
+A file a stream: a line that says what it is of, then one for each of its events.
+
+Covered: the death of the process, at any moment: a line is the system's before its event is told.
+Not covered: the machine's.
+"""
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.serve.left_stream import BodyKey, LeftStream, StreamEntry, StreamKey
+from jobs.serve.shared_stream import SharedStream
+from jobs.serve.stream_file import StreamFile
+
+MAX_LEFT = 256  # streams that are on the disk alone; those left longest ago go
+PART_S = 60.0  # that a file may take to be written anew
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """answers: their bodies' ids, by their own."""
+
+    entry: StreamEntry
+    answers: Mapping[str, str | None]
+
+    @property
+    def bodies(self) -> list[BodyKey]:
+        return [(self.entry.owner, body_id) for body_id in self.answers.values() if body_id]
+
+
+class StreamJournal:
+    """All of one folder; `load` once, before the first stream."""
+
+    def __init__(self, folder: Path, *, keep_s: float) -> None:
+        self._folder = folder
+        self._keep_s = keep_s
+        self._left: dict[str, _Left] = {}  # by id, the one left longest ago first
+        self._by_key: dict[StreamKey, str] = {}
+        self._by_answer: dict[str, str] = {}
+        self._by_body: dict[BodyKey, str] = {}
+
+    def load(self) -> None:
+        """Take in what was left here."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        paths = sorted(self._folder.glob("stream-*.jsonl"), key=_age_s, reverse=True)
+        for num_newer, path in zip(reversed(range(len(paths))), paths, strict=True):
+            is_over = num_newer >= MAX_LEFT or _age_s(path) > self._keep_s
+            left = None if is_over else LeftStream.read(path)
+            if left is None:
+                path.unlink(missing_ok=True)
+                continue
+            answers = {each.entry.answer_id: each.entry.body_id for each in left.answers}
+            self._note(_Left(left.entry, answers))
+        for path in self._folder.glob("*.part"):
+            if _age_s(path) > PART_S:
+                path.unlink(missing_ok=True)
+
+    def of_id(self, stream_id: str) -> StreamEntry | None:
+        """One that is on the disk alone, by its id."""
+        left = self._left.get(stream_id)
+        return None if left is None else left.entry
+
+    def of_key(self, key: StreamKey) -> StreamEntry | None:
+        return self.of_id(self._by_key.get(key, ""))
+
+    def of_answer(self, answer_id: str) -> StreamEntry | None:
+        return self.of_id(self._by_answer.get(answer_id, ""))
+
+    def of_body(self, body: BodyKey) -> StreamEntry | None:
+        return self.of_id(self._by_body.get(body, ""))
+
+    @property
+    def bodies(self) -> Collection[BodyKey]:
+        return self._by_body.keys()
+
+    def read(self, entry: StreamEntry) -> LeftStream | None:
+        """What it had."""
+        return LeftStream.read(self._path(entry.stream_id))
+
+    def keep(self, stream: SharedStream) -> None:
+        """Have it on the disk from now on, as it goes."""
+        self._strike(stream.id)
+        stream.log.keep_in(StreamFile(self._path(stream.id), stream.entry.line))
+
+    def leave(self, stream: SharedStream) -> None:
+        """It is on the disk alone from now on, as it is."""
+        stream.log.let_go_of_file()
+        with suppress(OSError):
+            os.utime(self._path(stream.id))
+            entries = [answering.entry for answering in stream.answers.values()]
+            answers = {each.answer_id: each.body_id for each in entries}
+            self._note(_Left(stream.entry, answers))
+        for stream_id in list(self._left)[: max(0, len(self._left) - MAX_LEFT)]:
+            self.remove(stream_id)
+
+    def remove(self, stream_id: str) -> None:
+        """It is over."""
+        self._strike(stream_id)
+        self._path(stream_id).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what was left too long ago."""
+        for stream_id in list(self._left):
+            path = self._path(stream_id)
+            if not path.exists() or _age_s(path) > self._keep_s:
+                self.remove(stream_id)
+
+    def _note(self, left: _Left) -> None:
+        stream_id = left.entry.stream_id
+        self._left[stream_id] = left
+        self._by_key[left.entry.key] = stream_id
+        self._by_answer.update(dict.fromkeys(left.answers, stream_id))
+        self._by_body.update(dict.fromkeys(left.bodies, stream_id))
+
+    def _strike(self, stream_id: str) -> None:
+        left = self._left.pop(stream_id, None)
+        if left is None:
+            return
+        self._by_key.pop(left.entry.key, None)
+        for answer_id in left.answers:
+            self._by_answer.pop(answer_id, None)
+        for body in left.bodies:
+            self._by_body.pop(body, None)
+
+    def _path(self, stream_id: str) -> Path:
+        return self._folder / f"{stream_id}.jsonl"
+
+
+def _age_s(path: Path) -> float:
+    """Since it was last written; for ever of one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return float("inf")

@@ -1,0 +1,71 @@
+"""A job that is told to stop, and told again."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jobs.batch.stop import Stop
+from jobs.exits import LAST_S
+
+# A job whose thread waits for a store that will never answer.
+STUCK = """
+import asyncio, threading
+from jobs.batch.stop import Stop
+
+async def job():
+    print("running", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+
+Stop(grace_s=GRACE_S, told=lambda seconds: print("told", flush=True)).run(job())
+"""
+
+
+def start_stuck(grace_s: float) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", STUCK.replace("GRACE_S", str(grace_s))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_ends_with_its_grace_even_while_a_thread_of_it_is_stuck(number):
+    process = start_stuck(grace_s=0.5)
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == "told\n"
+    assert process.wait(timeout=10 * LAST_S) in (128 + number, -number)
+
+
+@pytest.mark.parametrize(("grace_s", "parts_s"), [(0, 0), (1, 0), (30, 30 - LAST_S)])
+def test_what_is_given_back_belongs_to_the_grace(grace_s, parts_s, monkeypatch):
+    """Whoever sends SIGTERM, and SIGKILL when the grace is over, cuts nothing short."""
+    ends_s, told_s = [], []
+    monkeypatch.setattr("jobs.batch.stop.end_within", lambda seconds, code: ends_s.append(seconds))
+
+    async def job():
+        signal.raise_signal(signal.SIGTERM)
+        while not told_s:
+            await asyncio.sleep(0)
+
+    Stop(grace_s=grace_s, told=told_s.append).run(job())
+    assert told_s == [parts_s]
+    assert ends_s == [max(grace_s, LAST_S)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_job_even_while_a_thread_of_it_is_stuck(number):
+    process = start_stuck(grace_s=1000)
+    for word in ("running", "told"):
+        assert process.stdout.readline() == f"{word}\n"
+        asked_s = time.monotonic()
+        process.send_signal(number)
+    code = process.wait(timeout=10 * LAST_S)
+    assert code in (128 + number, -number)
+    assert time.monotonic() - asked_s < 5 * LAST_S

@@ -1,0 +1,100 @@
+"""The endpoint over a fleet whose processes are killed in mid-answer: no client notices."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from actors.cluster import start_local_ray
+from actors.fleet import Fleet
+from actors.launch import start_fleet
+from actors.profile import DecoderPool, EncoderPool, Profile, ReaderPool
+from jobs.serve.endpoint_options import EndpointOptions
+from jobs.serve.served_videos import ServedVideos
+from jobs.serve.server import endpoint
+from pipeline.config import DecodeLimits, Sampling
+from pipeline.video.options import PlanOptions
+from tests.endpoint import MODEL, served
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
+from tests.victims import VICTIMS
+
+pytestmark = pytest.mark.timeout(300)
+DEADLINE_S = 240.0
+PROFILE = Profile(
+    readers=ReaderPool(num_cpus=0.1),
+    encoders=EncoderPool(num_cpus=0.1),
+    decoders=DecoderPool(num_cpus=0.1, kv_tokens=8_192),
+    stall_s=60,
+)
+# Long enough not to be over before the kill takes effect.
+QUESTION = {"question": "Why?", "stream": True, "max_tokens": 1000, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    import ray
+
+    folder = write_folder(tmp_path_factory.mktemp("model") / "tiny", max_pixels=CHUNKED_PIXELS)
+    start_local_ray(object_store_bytes=PROFILE.object_store_bytes, num_cpus=PROFILE.num_cpus)
+    try:
+        with start_fleet(folder, options=PlanOptions(fps=6.0), profile=PROFILE) as fleet:
+            yield fleet
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture
+def web(fleet: Fleet, tmp_path: Path) -> Iterator[httpx2.Client]:
+    videos = ServedVideos(name=MODEL, session=fleet.session, sampling=Sampling(max_new_tokens=8))
+    app = endpoint(videos, EndpointOptions(), tmp_path / "data", limits=DecodeLimits())
+    with (
+        served(app) as address,
+        httpx2.Client(base_url=address, timeout=DEADLINE_S) as web,
+    ):
+        yield web
+
+
+@pytest.mark.parametrize("victim", ["reader", "encoder", "first rank", "stream host"])
+def test_an_answer_goes_on_with_the_same_words_whoever_is_killed(
+    fleet: Fleet, web: httpx2.Client, tmp_path: Path, victim: str
+):
+    clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
+    with clip.open("rb") as file:
+        sent = web.post("/v1/files", files={"file": file}).json()
+    stream = web.post("/v1/streams", json={"source": {"file_id": sent["id"]}}).json()
+    url = f"/v1/streams/{stream['id']}"
+    (before, _), (during, is_killed) = (
+        asked(web, url, kill) for kill in (None, lambda: VICTIMS[victim](fleet))
+    )
+    assert is_killed
+    assert during == before
+    counters = web.get(url).json()["counters"]
+    if victim in ("first rank", "stream host"):
+        assert counters["watched"] > 1  # what it held was lost, and watched again
+
+
+def asked(web: httpx2.Client, url: str, kill: Any) -> tuple[str, bool]:
+    """The words as they came, and whether somebody was killed after the first."""
+    text, is_killed = "", False
+    victim = kill() if kill else None
+    with web.stream("POST", f"{url}/ask", json=QUESTION) as response:
+        name = ""
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            if line.startswith("data: ") and name == "words":
+                text += json.loads(line.removeprefix("data: "))["text"]
+                if victim is not None and not is_killed:
+                    os.kill(victim, signal.SIGKILL)
+                    is_killed = True
+            if line.startswith("data: ") and name in ("answered", "failed"):
+                data = json.loads(line.removeprefix("data: "))
+                assert name == "answered", data
+                assert data["text"] == text
+    return text, is_killed
