@@ -94,7 +94,7 @@ class Fleet:
         readers = (
             FrameReaderClient(each, stall_s=self._profile.stall_s) for each in self.pools.readers
         )
-        held = await asyncio.gather(*(reader.sandbox() for reader in readers))
+        held = await asyncio.gather(*(self.attempt(reader.sandbox) for reader in readers))
         return tuple(measure for measure in MEASURES if all(measure in each for each in held))
 
     async def require_seen(self, file: Path) -> None:
@@ -123,8 +123,13 @@ class Fleet:
             except Transient as error:
                 if self._num_done == num_done:  # nobody gets through: it is not this video
                     raise
-                with self._hosted() as host:
-                    return await host.refusal(source, tasks, video_id, str(error))
+                reason = str(error)
+
+                async def refuse() -> Record:
+                    with self._hosted() as host:
+                        return await host.refusal(source, tasks, video_id, reason)
+
+                return await self.attempt(refuse)
             self._num_done += 1
             return record
 

@@ -1,9 +1,10 @@
 """What everybody has to agree on who works with the same actors."""
 
+import time
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 
 from actors.calls import Handle
 from actors.pools import NAMESPACE, PoolNames
@@ -12,6 +13,7 @@ from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError, Transient
 from pipeline.video.libraries import Reader
 
+LOOK_PAUSE_S = 0.25  # between two calls to a host, where one was lost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -58,8 +60,14 @@ def terms_of(fleet: str, *, patience_s: float) -> Terms | None:
         host: Handle = ray.get_actor(host_name(fleet), namespace=NAMESPACE)
     except ValueError:
         return None
-    try:
-        terms: Terms = ray.get(host.terms.remote(), timeout=patience_s)
-    except (RayError, GetTimeoutError) as error:
-        raise Transient(f"fleet {fleet} does not answer: {type(error).__name__}") from error
-    return terms
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            terms: Terms = ray.get(host.terms.remote(), timeout=patience_s)
+        except (RayError, GetTimeoutError) as error:
+            is_lost_call = isinstance(error, ActorUnavailableError)
+            if is_lost_call and time.monotonic() < deadline_s:
+                time.sleep(LOOK_PAUSE_S)
+                continue
+            raise Transient(f"fleet {fleet} does not answer: {type(error).__name__}") from error
+        return terms
