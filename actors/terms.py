@@ -15,6 +15,7 @@ from pipeline.video.libraries import Reader
 
 LOOK_PAUSE_S = 0.25  # between two calls to a host, where one was lost
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """Of one fleet, as whoever started it set them. checkpoint: the model's folder."""
