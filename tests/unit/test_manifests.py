@@ -1,5 +1,6 @@
 """What deploy/ ships is what Kubernetes, KubeRay, compose, Serve and Prometheus take."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -169,6 +170,21 @@ def test_the_service_runs_what_serve_yaml_says_and_serve_reads_it():
     DeskSettings.model_validate(application["args"])
     with pytest.raises(ValueError, match="mdoel"):
         DeskSettings.model_validate({"serving": {"mdoel": "x"}})
+
+
+def test_a_dead_proxy_is_replaced_within_seconds():
+    """Ray looks every 10 s and wants three looks; the name is Ray's, which may change it."""
+    period = {"name": "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "value": "1"}
+    templates = list(pod_templates(first("RayService")))
+    assert len(templates) >= 2
+    for template in templates:
+        assert period in template["spec"]["containers"][0]["env"]
+    asked = "from ray.serve._private.constants import PROXY_HEALTH_CHECK_PERIOD_S as it; print(it)"
+    environment = os.environ | {period["name"]: period["value"]}
+    said = subprocess.run(
+        [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(said.stdout) == 1.0
 
 
 def test_the_job_of_a_manifest_is_one_that_vidray_takes(tmp_path: Path):

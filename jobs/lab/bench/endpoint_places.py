@@ -51,7 +51,10 @@ def served_at(
     """vidray's endpoint with the bundled model, or what only says the time; its files in folder."""
     with TemporaryDirectory(prefix="vidray-haproxy-") as own:
         way = "plain" if place == PLAIN else "serve"
-        proxy = _haproxy(Path(own)) | {"RAY_SERVE_ENABLE_HA_PROXY": str(int(place == HAPROXY))}
+        proxy = _haproxy(Path(own)) | {
+            "RAY_SERVE_ENABLE_HA_PROXY": str(int(place == HAPROXY)),
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # as the deployments have it
+        }
         command = ["jobs.lab.bench.endpoint_process", way, what, str(folder)]
         with answering(command, proxy | dict(environment or {})) as served:
             yield served
