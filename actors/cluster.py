@@ -3,17 +3,21 @@
 import logging
 import math
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
 
+from actors.begun import nothing_left_behind
 from actors.profile import Profile
-from actors.ray_private import bare_node, host_looked_at, listen_on_loopback_only
+from actors.ray_private import (
+    bare_node,
+    host_looked_at,
+    listen_on_loopback_only,
+    no_handler_of_its_own,
+)
 from pipeline.errors import Transient
 
 CONNECT_TIMEOUT_S = 5.0
@@ -113,12 +117,9 @@ def _connect(**settings: Any) -> None:
 
     Transient if Ray does not start or is not there.
     """
-    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+        with no_handler_of_its_own(), nothing_left_behind():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:  # noqa: BLE001 - Ray raises Exception itself when it starts slowly
         reason = str(error).strip().partition("\n")[0]
         raise Transient(f"no Ray at {settings['address']}: {reason}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)

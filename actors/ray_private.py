@@ -48,6 +48,37 @@ def bare_node() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_handler_of_its_own() -> Iterator[None]:
+    """Let SIGTERM mean what it meant before while Ray starts: a Ray that is told to end by it ends
+    the process with code 15.
+    """
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+
+
+@contextmanager
+def begun_by_ray() -> Iterator[list[int]]:
+    """The ids of the processes that Ray begins here meanwhile."""
+    begun: list[int] = []
+    begin = services.start_ray_process
+
+    def begin_noted(*arguments: Any, **options: Any) -> Any:
+        started = begin(*arguments, **options)
+        begun.append(started.process.pid)
+        return started
+
+    services.start_ray_process = begin_noted
+    try:
+        yield begun
+    finally:
+        services.start_ray_process = begin
+
+
 def life_of(actor: Any) -> int | None:
     """Which life of an actor that is up this is; None for one that is not, or if Ray can't tell."""
     try:

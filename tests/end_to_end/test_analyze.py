@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -267,6 +268,35 @@ def test_a_run_ended_while_ray_starts_leaves_no_process(model, clip, stop, code)
         process.kill()
         os.close(screen)
     assert len(family) > 2
+    assert not psutil.wait_procs(family, timeout=DEADLINE_S)[1]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("server", "stop", "code"),
+    [("raylet", signal.SIGTERM, 143), ("gcs_server", signal.SIGINT, 130)],
+)
+def test_a_run_told_to_end_before_ray_has_started_leaves_no_process(
+    model, clip, server, stop, code
+):
+    process = subprocess.Popen(
+        command(model, clip, where=OVER_RAY),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        family = []
+        while server not in [each.name() for each in family]:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+            family = _family(process.pid)
+        process.send_signal(stop)
+        _, said = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (code, "vidray: stopped\n" if code == 130 else "")
     assert not psutil.wait_procs(family, timeout=DEADLINE_S)[1]
 
 
