@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from jobs.serve.bodies import Body, parse
 from jobs.serve.desk import Desk
@@ -40,7 +41,7 @@ async def body_of(request: Request, desk: Desk) -> bytes:
 
 
 async def blocks_of(request: Request, desk: Desk) -> AsyncIterator[bytes]:
-    """The body as it comes. Refusal (408) where it stops coming."""
+    """The body as it comes. Refusal: 408 where it stops coming, 499 where its client has gone."""
     stream = request.stream()
     while True:
         try:
@@ -50,6 +51,8 @@ async def blocks_of(request: Request, desk: Desk) -> AsyncIterator[bytes]:
             return
         except TimeoutError:
             raise Refusal(408, "slow_body", "the body came too slowly") from None
+        except ClientDisconnect:
+            raise _gone() from None
         yield part
 
 
@@ -60,12 +63,17 @@ async def unless_gone(request: Request, work: Awaitable[Value]) -> Value:
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Refusal(499, "gone", "the client has hung up")
+            raise _gone()
         return await working
     finally:
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def _gone() -> Refusal:
+    """Which nobody hears: it is for the log."""
+    return Refusal(499, "gone", "the client has hung up")
 
 
 async def _until_gone(receive: Callable[[], Awaitable[Any]]) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from logging.handlers import QueueHandler
 from pathlib import Path
 from queue import SimpleQueue
+from socket import create_connection
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -135,6 +137,33 @@ def test_the_log_says_who_and_what_and_never_a_key_or_a_prompt(
     assert entry["path"] == "/v1/chat/completions"
     assert CANARY not in record.message
     assert KEY not in record.message
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions"])
+def test_a_client_that_leaves_in_mid_body_is_a_line_of_the_log_and_nothing_else(
+    tmp_path: Path, path: str
+):
+    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    part = b"--b\r\ncontent-disposition: form-data; name=file; filename=a.mp4\r\n\r\nfirst bytes"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n"
+        "content-type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    with (
+        listening("vidray.access", QueueHandler(lines)),
+        listening("uvicorn.error", QueueHandler(lines)),
+    ):
+        with bare_endpoint(tmp_path) as address:
+            place = urlsplit(address)
+            with create_connection((place.hostname, place.port), TIMEOUT_S) as client:
+                client.sendall(head.encode() + part)
+                httpx2.get(f"{address}/healthz", timeout=TIMEOUT_S)  # a turn of the loop: the body is being read
+            httpx2.get(f"{address}/healthz", timeout=TIMEOUT_S)
+        said = [lines.get_nowait() for _ in range(lines.qsize())]
+    entries = [json.loads(each.message) for each in said if each.name == "vidray.access"]
+    assert [entry["status"] for entry in entries if entry["path"] == path] == [499]
+    assert not [each.message for each in said if each.levelno >= logging.ERROR]
+    assert not list((tmp_path / "incoming").iterdir())
 
 
 def test_not_ready_is_said_with_what_is_waited_for_and_so_is_the_end(tmp_path: Path):
