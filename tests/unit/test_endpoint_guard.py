@@ -157,7 +157,8 @@ def test_a_client_that_leaves_in_mid_body_is_a_line_of_the_log_and_nothing_else(
             place = urlsplit(address)
             with create_connection((place.hostname, place.port), TIMEOUT_S) as client:
                 client.sendall(head.encode() + part)
-                httpx2.get(f"{address}/healthz", timeout=TIMEOUT_S)  # a turn of the loop: the body is being read
+                # Turns of the loop: the body is being read.
+                httpx2.get(f"{address}/healthz", timeout=TIMEOUT_S)
             httpx2.get(f"{address}/healthz", timeout=TIMEOUT_S)
         said = [lines.get_nowait() for _ in range(lines.qsize())]
     entries = [json.loads(each.message) for each in said if each.name == "vidray.access"]
