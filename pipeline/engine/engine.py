@@ -1,6 +1,8 @@
 """The engine: many streams share the steps, the KV budget and the ranks of one language model.
 
-One loop alone touches the rank, so nothing needs a lock: callers leave what they want and wait.
+One loop alone touches the rank, so nothing needs a lock: callers leave what they want and wait;
+what frees room is done though they be gone. If the loop is cancelled its step goes on in its
+thread, and the next loop begins with the end of that: nothing touches the rank beside a step.
 Prefill of some videos and words of others run in the same steps (continuous batching). The loop
 runs while there is work. In this process or in an actor it is the same object; `broadcast` has the
 other ranks, if there are any, run the same commands.
@@ -8,11 +10,12 @@ other ranks, if there are any, run the same commands.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 from pipeline.engine.commands import (
     BeginGeneration,
@@ -29,6 +32,7 @@ from pipeline.engine.deltas import Deltas
 from pipeline.engine.ids import GenerationId, StreamId
 from pipeline.engine.lane import Lane, WaitingChunk, Writer, settle
 from pipeline.engine.layout import PromptWindow
+from pipeline.engine.once import Once
 from pipeline.engine.question import Question, TextDelta
 from pipeline.engine.rank import Rank
 from pipeline.engine.scheduler import Scheduler
@@ -64,7 +68,7 @@ class Engine:
         self,
         rank: Rank,
         *,
-        broadcast: Callable[[Commands], Awaitable[None]] = nobody_else,
+        broadcast: Callable[[Commands], Coroutine[Any, Any, None]] = nobody_else,
         process: Process | None = None,
         observe: Callable[[Step, Span], None] = lambda step, span: None,
         gap_s: float = 0.0,
@@ -86,6 +90,8 @@ class Engine:
         self._numbers = count()
         self._wake = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None  # the peers
+        self._stepping: Once[tuple[Step, Report, Span]] | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -149,22 +155,16 @@ class Engine:
             await self.close(stream)
 
     async def close(self, stream: StreamId) -> None:
-        """Free everything the stream holds, whatever state it is in; who waits gets Transient."""
-        error = Transient("the stream was closed")
-        lane = self._scheduler.lanes.pop(stream, None)
-        if lane is not None:
-            lane.give_up(error)
-        for wanted in self._wanted:
-            is_for_it = isinstance(wanted.command, OpenStream | BeginGeneration)
-            if is_for_it and wanted.command.stream == stream:
-                settle(wanted.done, error)
-        await self._want(CloseStream(stream))
+        """Free everything the stream holds, whatever state it is in; who waits gets Transient.
+
+        Done whatever becomes of the caller.
+        """
+        await self._leave_close(stream).done
 
     async def release(self, owner: str) -> None:
         """Close every stream of this owner: it is gone."""
-        for stream in self.streams:
-            if stream.owner == owner:
-                await self.close(stream)
+        closed = [self._leave_close(each) for each in self.streams if each.owner == owner]
+        await asyncio.gather(*(each.done for each in closed))
 
     async def is_short(self) -> bool:
         """Whether a stream waits for room."""
@@ -214,8 +214,19 @@ class Engine:
             if not isinstance(each.command, BeginGeneration)
             or each.command.generation not in given_up
         ]
-        for name in running:
-            await self._want(EndGeneration(name))
+        ended = [self._leave(EndGeneration(name)) for name in running]
+        await asyncio.gather(*(each.done for each in ended))
+
+    def _leave_close(self, stream: StreamId) -> Wanted:
+        error = Transient("the stream was closed")
+        lane = self._scheduler.lanes.pop(stream, None)
+        if lane is not None:
+            lane.give_up(error)
+        for wanted in self._wanted:
+            is_for_it = isinstance(wanted.command, OpenStream | BeginGeneration)
+            if is_for_it and wanted.command.stream == stream:
+                settle(wanted.done, error)
+        return self._leave(CloseStream(stream))
 
     async def _want(self, command: Control) -> None:
         await self._leave(command).done
@@ -239,12 +250,15 @@ class Engine:
 
     def _on_served(self, served: "asyncio.Task[None]") -> None:
         """Who ends all tasks at once ends this loop too, and others want to close their streams."""
-        is_awaited = any(not each.done.done() for each in self._wanted)  # or it outlived the loop
-        if served is self._serving and self._failure is None and is_awaited:
-            self._serve_on()
+        if not served.cancelled() or served is not self._serving or self._failure is not None:
+            return
+        is_wanted = any(not each.done.done() for each in self._wanted)
+        if is_wanted or any(lane.is_awaited for lane in self._scheduler.lanes.values()):
+            self._serve_on()  # and not for nobody: it would outlive the event loop
 
     async def _serve(self) -> None:
         try:
+            await self._finish()  # what a loop before this one was in the middle of
             while self._wanted or self._scheduler.has_work:
                 self._wake.clear()
                 if not await self._run_once():
@@ -262,24 +276,38 @@ class Engine:
                 asyncio.get_running_loop().call_later(wait_s, self._wake.set)
             return False
         commands: list[Command] = [*granted, work] if work else [*granted]
-        async with asyncio.timeout(self._step_s):
-            await asyncio.gather(self._broadcast(commands), self._run(work))
+        self._telling = asyncio.create_task(self._broadcast(commands))
+        self._stepping = Once(partial(self._step, work)) if work else None
+        await self._finish()
         return True
 
-    async def _run(self, work: Step) -> None:
-        if not work:
+    async def _finish(self) -> None:
+        """See the commands under way to their end, if there are any."""
+        if self._telling is None and self._stepping is None:
+            return
+        async with asyncio.timeout(self._step_s):
+            await asyncio.gather(self._tell(), self._run())
+
+    async def _tell(self) -> None:
+        if self._telling is not None and not self._telling.cancelled():  # with its event loop
+            await asyncio.shield(self._telling)
+        self._telling = None
+
+    async def _run(self) -> None:
+        if self._stepping is None:
             return
         loop = asyncio.get_running_loop()
-        report, span = await loop.run_in_executor(self._thread, self._step, work)
+        work, report, span = await loop.run_in_executor(self._thread, self._stepping)
+        self._stepping = None
         self._deliver(work, report, span)
         self._observe(work, span)
 
-    def _step(self, work: Step) -> tuple[Report, Span]:
+    def _step(self, work: Step) -> tuple[Step, Report, Span]:
         """In the thread, which others may share: waiting for them is not this step's time."""
         started_s = time.monotonic()
         report = self.rank.run([work])
         kv_share = self.rank.admission.kv_share
-        return report, self._process.span("prefill", started_s, kv_share=kv_share)
+        return work, report, self._process.span("prefill", started_s, kv_share=kv_share)
 
     def _grant(self) -> list[Control]:
         """Carry out the commands there is room for, in turn; returns them for the peers.
@@ -295,7 +323,7 @@ class Engine:
         in_turn = self._order.sorted(wants, yields=lambda each: each.command.stream.yields)
         for wanted in (*frees, *in_turn):
             is_open = isinstance(wanted.command, OpenStream)
-            if wanted.done.done():  # nobody waits for it any more
+            if wanted.done.done() and not _frees_room(wanted.command):  # nobody waits for it
                 continue
             if is_open and not has_room:
                 kept.append(wanted)

@@ -65,6 +65,11 @@ class Lane:
         """Generations that want a word of every step."""
         return tuple(name for name, writer in self.writers.items() if writer.is_running)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for a chunk to be taken in, or for words."""
+        return bool(self.writers) or any(not each.done.done() for each in self._waiting())
+
     def take(self) -> TokenChunk:
         """Take the next chunk into a step."""
         self.in_step = self.chunks.pop(self.num_taken)
