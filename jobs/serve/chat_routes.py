@@ -14,6 +14,7 @@ from jobs.serve.conversation import conversation_of
 from jobs.serve.description import EITHER_WAY, takes
 from jobs.serve.desk import Desk
 from jobs.serve.front import owner_of, waited_s
+from jobs.serve.manner import require_followable
 from jobs.serve.refusals import Refusal
 from jobs.serve.request_body import body_of, parsed, unless_gone
 from jobs.serve.shedding import body_id_of
@@ -87,6 +88,7 @@ async def _begin_chat(
     desk: Desk, body: ChatBody, owner: str, body_id: str, leave_door: Leave
 ) -> AnswerRun:
     conversation = conversation_of(body)
+    await require_followable(body)
     await desk.turnstile.pass_through()
     upload = await desk.shown.upload_of(conversation.shown, owner=owner)
     stream, _ = await desk.open(upload, conversation.shown.sampling)

@@ -1,5 +1,6 @@
 """How an answer is to be written: from what a client asks for to what the engine takes."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from jobs.serve.bodies import Manner
 from jobs.serve.refusals import Refusal, above
 from pipeline.config import Sampling
-from pipeline.engine.constraint import Choices, Constraint, JsonSchema
+from pipeline.engine.constraint import Choices, Constraint, JsonSchema, require_usable
+from pipeline.errors import BadInput
 
 ANY_OBJECT = '{"type":"object"}'
 
@@ -44,3 +46,14 @@ def constraint_of(manner: Manner) -> Constraint | None:
     if form.json_schema is None:
         return JsonSchema(ANY_OBJECT)
     return JsonSchema(json.dumps(form.json_schema.json_schema))
+
+
+async def require_followable(manner: Manner) -> None:
+    """Refusal (422) that says why no answer can be held to what is asked for."""
+    try:
+        constraint = constraint_of(manner)
+        if constraint is not None:
+            await asyncio.to_thread(require_usable, constraint)
+    except BadInput as error:
+        param = "response_format" if manner.choices is None else "choices"
+        raise Refusal(422, error.code.value, error.detail, param) from None

@@ -12,6 +12,7 @@ from jobs.serve.conversation import Shown
 from jobs.serve.description import EITHER_WAY, takes
 from jobs.serve.desk import Desk, answer_on
 from jobs.serve.front import owner_of
+from jobs.serve.manner import require_followable
 from jobs.serve.refusals import not_found
 from jobs.serve.request_body import body_of, unless_gone
 from jobs.serve.shared_stream import SharedStream
@@ -94,6 +95,7 @@ def add_streams(app: FastAPI, desk: Desk, thumbnails: Thumbnails) -> None:
         """A question, or a follow-up."""
         leave_door: Leave = request.state.leave_door
         body = parse(AskBody, await body_of(request, desk))
+        await require_followable(body)
         stream = await desk.stream(stream_id, owner=owner_of(request))
         await desk.turnstile.pass_through()
         leave_door()

@@ -129,18 +129,39 @@ class ConstraintCompiler:
 
     def start(self, constraint: Constraint) -> Matcher:
         """A matcher at the start of an answer; BadInput(BAD_PROMPT) if there can be none."""
-        name = "choices" if isinstance(constraint, Choices) else "a schema"
         try:
             matcher = LLMatcher(self._tokenizer, constraint.grammar, log_level=0, limits=LIMITS)
         except ValueError as error:
-            raise _refused(f"{name} that can't be read: {error}") from None
+            raise _unreadable(constraint, error) from None
         if matcher.is_error():
-            raise _refused(f"{name} that can't be used: {_first_line(matcher.get_error())}")
+            raise _unusable(constraint, matcher.get_error())
         return Matcher(matcher)
 
 
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0][:200]
+def require_usable(constraint: Constraint) -> None:
+    """BadInput(BAD_PROMPT) for what no answer can be held to, whatever the tokenizer."""
+    try:
+        is_fault, said = LLMatcher.validate_grammar_with_warnings(constraint.grammar, limits=LIMITS)
+    except ValueError as error:
+        raise _unreadable(constraint, error) from None
+    if is_fault:
+        raise _unusable(constraint, " ".join(said))
+
+
+def _unreadable(constraint: Constraint, error: ValueError) -> BadInput:
+    return _refused(f"{_name(constraint)} that can't be read: {_one_line(str(error))}")
+
+
+def _unusable(constraint: Constraint, fault: str) -> BadInput:
+    return _refused(f"{_name(constraint)} that can't be used: {_one_line(fault)}")
+
+
+def _name(constraint: Constraint) -> str:
+    return "choices" if isinstance(constraint, Choices) else "a schema"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
 
 
 def _refused(detail: str) -> BadInput:

@@ -16,6 +16,7 @@ from pipeline.engine.constraint import (
     Constraint,
     ConstraintCompiler,
     JsonSchema,
+    require_usable,
 )
 from pipeline.errors import BadInput, ConfigError, FailureCode
 
@@ -124,10 +125,12 @@ BAD_SCHEMAS = {
 @pytest.mark.parametrize("text", BAD_SCHEMAS.values(), ids=BAD_SCHEMAS)
 def test_a_bad_schema_is_the_requests_own_fault_and_is_found_fast(compiler, text):
     started = time.monotonic()
-    with pytest.raises(BadInput) as caught:
-        compiler.start(JsonSchema(text))
-    assert caught.value.code is FailureCode.BAD_PROMPT
-    assert len(caught.value.detail) < 300
+    for look in (compiler.start, require_usable):
+        with pytest.raises(BadInput) as caught:
+            look(JsonSchema(text))
+        assert caught.value.code is FailureCode.BAD_PROMPT
+        assert len(caught.value.detail) < 300
+        assert "\n" not in caught.value.detail
     assert time.monotonic() - started < 2.0
 
 
@@ -143,9 +146,10 @@ def test_a_schema_that_is_a_list_is_refused_however_deep():
     ids=["none", "empty", "one empty", "too many", "too long", "a lone surrogate"],
 )
 def test_bad_choices_are_the_requests_own_fault(compiler, texts):
-    with pytest.raises(BadInput) as caught:
-        compiler.start(Choices(texts))
-    assert caught.value.code is FailureCode.BAD_PROMPT
+    for look in (compiler.start, require_usable):
+        with pytest.raises(BadInput) as caught:
+            look(Choices(texts))
+        assert caught.value.code is FailureCode.BAD_PROMPT
 
 
 HARD_PATTERNS = ["^[ab]*a[ab]{3000}$", "^((((a?){99}){99}){99}){99}$", "^(.{0,3000}x){3000}$"]
