@@ -7,6 +7,7 @@ from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET, create_server
 from typing import Any
 
+import httpx2
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -101,3 +102,11 @@ def tiny_app(
         )
     finally:
         flow.close()
+
+
+def uploaded(web: httpx2.Client, clip: Path) -> str:
+    """Its id."""
+    with clip.open("rb") as file:
+        sent = web.post("/v1/files", files={"file": file}, data={"purpose": "user_data"})
+    assert sent.status_code == 200, sent.text
+    return str(sent.json()["id"])

@@ -17,6 +17,7 @@ from pipeline.events import Event, Moved, Planned
 from pipeline.reply import Reply, Usage
 from pipeline.tasks.tasks import CAPTION_IMAGE, CAPTION_VIDEO, Ask
 
+FINISH = {"stop": "stop", "constraint": "stop", "length": "length"}  # as OpenAI's clients know it
 ARRIVE_S = 10.0  # until who asked listens: under load that takes a while
 SHARED = ("watching", *EVENTS.values())  # what happens to the video is told to all
 
@@ -131,7 +132,7 @@ class AnswerRun:
 
     @property
     def finish_reason(self) -> str | None:
-        return self.reply.answer.finish_reason if self.reply else None
+        return FINISH[self.reply.answer.finish_reason or "stop"] if self.reply else None
 
     @property
     def body(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from jobs.ingest.hints import Hints
 from jobs.serve.bodies import AskBody, ChatBody, GroundBody, StreamBody, require_object
@@ -75,8 +76,12 @@ def _add_errors(app: FastAPI) -> None:
 
     async def tell_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        what = "there is no such route" if status == 404 else f"{request.method} is not for this"
-        return await tell(request, Refusal(status, "not_found", what))
+        if status != 405:
+            return await tell(request, Refusal(status, "not_found", "there is no such route"))
+        what = f"{request.method} is not for this"
+        response = await tell(request, Refusal(405, "method_not_allowed", what))
+        response.headers["allow"] = ", ".join(_methods_of(app, request))
+        return response
 
     async def tell_invalid(request: Request, error: Exception) -> Response:
         errors = error.errors() if isinstance(error, RequestValidationError) else []
@@ -90,12 +95,21 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, tell)
 
 
+def _methods_of(app: FastAPI, request: Request) -> list[str]:
+    """What there is at its path, over all routes: each route knows its own methods only."""
+    at_path = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    found: set[str] = set().union(*(getattr(route, "methods", ()) for route in at_path))
+    return sorted(found or {"GET", "HEAD"})  # of static files, which are no routes of the app
+
+
 def _add_health(app: FastAPI, desk: Desk) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process lives."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         """A video would be answered."""
@@ -125,6 +139,7 @@ def _add_ingest(app: FastAPI, desk: Desk, hints: Hints) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)

@@ -77,6 +77,7 @@ def add_chats(app: FastAPI, desk: Desk) -> None:
     ) -> Response:
         """The chunks that came after this event, and those to come."""
         answering = await desk.answer(answer_id(completion_id), owner=owner_of(request))
+        answering.stream.log.require_reached(after, param="after")
         desk.go_on(answering)
         blocks = completion_blocks(
             answering, model, with_usage=True, with_progress=False, after=after

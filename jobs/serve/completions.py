@@ -9,8 +9,6 @@ from jobs.serve.refusals import refusal_of
 from jobs.serve.sse import block
 from jobs.serve.stream_log import LoggedEvent
 
-FINISH = {"stop": "stop", "constraint": "stop", "length": "length"}
-
 
 def completion_id(answering: AnswerRun) -> str:
     return answering.id.replace("answer-", "chatcmpl-")
@@ -23,10 +21,10 @@ def answer_id(completion: str) -> str:
 def completion_body(answering: AnswerRun, model: str) -> dict[str, Any]:
     """A whole answer."""
     message = {"role": "assistant", "content": answering.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answering)}
+    end = {"logprobs": None, "finish_reason": answering.finish_reason}
     return {
         **_head(answering, model, "chat.completion"),
-        "choices": [choice],
+        "choices": [{"index": 0, "message": message, **end}],
         "usage": usage_body(answering),
         "vidray": _vidray(answering),
     }
@@ -93,7 +91,7 @@ def _chunk(
     if event.name == "words":
         return _choice({"content": event.data["text"]})
     if event.name == "answered":
-        return _choice({}, finish_reason=_finish(answering)) | {"vidray": _vidray(answering)}
+        return _choice({}, finish_reason=answering.finish_reason) | {"vidray": _vidray(answering)}
     if with_progress:
         return _choice({}) | {"vidray": {"event": event.name, **event.data}}
     return None
@@ -111,10 +109,6 @@ def _head(answering: AnswerRun, model: str, kind: str) -> dict[str, Any]:
         "created": answering.created_at,
         "model": model,
     }
-
-
-def _finish(answering: AnswerRun) -> str:
-    return FINISH[answering.finish_reason or "stop"]
 
 
 def _vidray(answering: AnswerRun) -> dict[str, Any]:

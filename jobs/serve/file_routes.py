@@ -30,11 +30,12 @@ def add_files(app: FastAPI, desk: Desk) -> None:
                 await form.feed(data)
             if not form.is_whole or not form.has_file:
                 raise Refusal(422, "invalid", "the form holds no whole file", "file")
+            purpose = form.fields.get("purpose")
+            if not purpose:
+                told = "a file comes with its purpose, such as user_data"
+                raise Refusal(422, "invalid", told, "purpose")
             kept = await uploads.keep(
-                file,
-                owner=owner_of(request),
-                filename=form.filename,
-                purpose=form.fields.get("purpose", "user_data"),
+                file, owner=owner_of(request), filename=form.filename, purpose=purpose
             )
         finally:
             file.discard()

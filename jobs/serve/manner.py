@@ -15,8 +15,14 @@ ANY_OBJECT = '{"type":"object"}'
 
 
 def sampling_of(manner: Manner, own: Sampling, *, max_tokens: int) -> Sampling:
-    """The checkpoint's own way, with what was asked for instead. Refusal above the ceiling."""
+    """The checkpoint's own way, with what was asked for instead. Refusal above the ceiling, or
+    where there are two that differ.
+    """
     asked = {"max_tokens": manner.max_tokens, "max_completion_tokens": manner.max_completion_tokens}
+    if len({*asked.values()} - {None}) > 1:
+        old, new = asked.values()
+        told = f"max_tokens is {old} and max_completion_tokens {new}; send one of them"
+        raise Refusal(422, "invalid", told, "max_completion_tokens")
     for name, number in asked.items():
         if number is not None and number > max_tokens:
             raise above(name, most=max_tokens, got=number)

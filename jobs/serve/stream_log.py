@@ -78,6 +78,14 @@ class StreamLog:
         """Those that it still has."""
         return self._events
 
+    def require_reached(self, number: int, *, param: str) -> None:
+        """Refusal (422) for an event that never was: what comes after it would be waited for in
+        vain. param: what the client calls it.
+        """
+        if number > self._last:
+            told = f"there is no event {number} yet; the newest is {self._last}"
+            raise Refusal(422, "invalid", told, param)
+
     def append(
         self,
         name: str,

@@ -63,7 +63,10 @@ def add_streams(app: FastAPI, desk: Desk, thumbnails: Thumbnails) -> None:
         """What has happened after this event, and what happens."""
         owner = owner_of(request)
         stream = await desk.stream(stream_id, owner=owner)
-        since = after if last_event_id is None else last_event_id
+        since, param = (
+            (after, "after") if last_event_id is None else (last_event_id, "last-event-id")
+        )
+        stream.log.require_reached(since, param=param)
         if answer is None:
             return EventResponse(_stream_blocks(stream, since))
         answering = answer_on(stream, answer)

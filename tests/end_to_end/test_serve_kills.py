@@ -19,7 +19,7 @@ from jobs.serve.served_videos import ServedVideos
 from jobs.serve.server import endpoint
 from pipeline.config import DecodeLimits, Sampling
 from pipeline.video.options import PlanOptions
-from tests.endpoint import MODEL, served
+from tests.endpoint import MODEL, served, uploaded
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 from tests.victims import VICTIMS
@@ -65,9 +65,8 @@ def test_an_answer_goes_on_with_the_same_words_whoever_is_killed(
     fleet: Fleet, web: httpx2.Client, tmp_path: Path, victim: str
 ):
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
-    with clip.open("rb") as file:
-        sent = web.post("/v1/files", files={"file": file}).json()
-    stream = web.post("/v1/streams", json={"source": {"file_id": sent["id"]}}).json()
+    source = {"file_id": uploaded(web, clip)}
+    stream = web.post("/v1/streams", json={"source": source}).json()
     url = f"/v1/streams/{stream['id']}"
     (before, _), (during, is_killed) = (
         asked(web, url, kill) for kill in (None, lambda: VICTIMS[victim](fleet))

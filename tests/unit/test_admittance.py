@@ -20,7 +20,7 @@ from jobs.serve.server import endpoint
 from jobs.serve.shedding import CHAT
 from jobs.serve.turnstile import Turnstile
 from pipeline.config import DecodeLimits
-from tests.endpoint import MODEL, SAMPLING, TIMEOUT_S, served, tiny_app
+from tests.endpoint import MODEL, SAMPLING, TIMEOUT_S, served, tiny_app, uploaded
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
@@ -101,7 +101,7 @@ def test_what_has_no_chance_is_refused_unread_and_a_body_sent_again_has_its_answ
         served(app) as address,
         httpx2.Client(base_url=address, timeout=TIMEOUT_S) as web,
     ):
-        body = chat(sent(web, clip), max_tokens=1_000)
+        body = chat(uploaded(web, clip), max_tokens=1_000)
         with web.stream("POST", CHAT, json=body) as answer:
             lines = answer.iter_lines()
             first = next(line for line in lines if line.startswith("data: "))
@@ -122,7 +122,7 @@ def test_a_chat_is_accepted_before_a_video_that_is_long_in_coming(tmp_path: Path
     app = endpoint(videos, EndpointOptions(), tmp_path / "data", limits=DecodeLimits())
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     with served(app) as address, httpx2.Client(base_url=address, timeout=TIMEOUT_S) as web:
-        body = chat(sent(web, clip), max_tokens=8)
+        body = chat(uploaded(web, clip), max_tokens=8)
         with web.stream("POST", CHAT, json=body) as answer:
             assert (answer.status_code, next(answer.iter_lines())) == (200, ": accepted")
 
@@ -185,7 +185,7 @@ def test_a_listener_that_never_reads_keeps_nobody_out(tmp_path: Path):
         ) as deaf,
         ExitStack() as listeners,
     ):
-        file_id = sent(web, clip)
+        file_id = uploaded(web, clip)
         unread = []
         for seed in range(2):
             body = chat(file_id, max_tokens=1_000) | {"seed": seed}
@@ -210,11 +210,6 @@ def test_a_listener_that_never_reads_keeps_nobody_out(tmp_path: Path):
             assert "".join(words) == answering.text
 
 
-def sent(web: httpx2.Client, clip: Path) -> str:
-    with clip.open("rb") as file:
-        return str(web.post("/v1/files", files={"file": file}).json()["id"])
-
-
 def chat(file_id: str, *, max_tokens: int) -> dict[str, Any]:
     parts = [{"type": "file", "file": {"file_id": file_id}}, {"type": "text", "text": "Why?"}]
     messages = [{"role": "user", "content": parts}]
@@ -228,9 +223,8 @@ def test_answers_on_one_video_count_each_and_what_is_over_is_refused(tmp_path: P
     with tiny_app(model, tmp_path / "data") as app, ExitStack() as open_answers:
         desk = app.state.desk
         with served(app) as address, httpx2.Client(base_url=address, timeout=TIMEOUT_S) as web:
-            with clip.open("rb") as file:
-                sent = web.post("/v1/files", files={"file": file}).json()
-            stream = web.post("/v1/streams", json={"source": {"file_id": sent["id"]}}).json()
+            source = {"file_id": uploaded(web, clip)}
+            stream = web.post("/v1/streams", json={"source": source}).json()
             room = desk.videos.question_tokens + 1_000
             desk.admittance.max_tokens = stream["plan"]["num_tokens"] + room
             statuses = [

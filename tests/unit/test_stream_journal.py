@@ -14,7 +14,7 @@ import pytest
 from jobs.serve.open_streams import FORGET_S
 from jobs.serve.shedding import CHAT
 from jobs.serve.stream_journal import StreamJournal
-from tests.endpoint import MODEL, TIMEOUT_S, tiny_endpoint
+from tests.endpoint import MODEL, TIMEOUT_S, tiny_endpoint, uploaded
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
@@ -53,8 +53,7 @@ def test_an_answer_cut_by_the_death_of_its_desk_is_gone_on_with_to_the_same_word
     alive, dead = tmp_path / "alive", tmp_path / "dead"
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     for web in web_over(model, alive):
-        with clip.open("rb") as file:
-            file_id = web.post("/v1/files", files={"file": file}).json()["id"]
+        file_id = uploaded(web, clip)
         parts = [{"type": "file", "file": {"file_id": file_id}}, {"type": "text", "text": "Why?"}]
         body = {
             "model": MODEL,
@@ -93,8 +92,7 @@ def test_a_stream_has_its_id_its_events_and_its_answers_at_the_next_desk(
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     manner = {"max_tokens": 300, "temperature": 1}
     for web in web_over(model, alive):
-        with clip.open("rb") as file:
-            file_id = web.post("/v1/files", files={"file": file}).json()["id"]
+        file_id = uploaded(web, clip)
         stream = web.post("/v1/streams", json={"source": {"file_id": file_id}}).json()
         path = f"/v1/streams/{stream['id']}"
         first = web.post(f"{path}/ask", json={"question": "Why?", **manner}).json()
@@ -138,8 +136,7 @@ def test_a_stream_that_gave_way_is_opened_again_by_its_id(model: Path, tmp_path:
         httpx2.Client(base_url=address, timeout=TIMEOUT_S) as web,
     ):
         clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
-        with clip.open("rb") as file:
-            file_id = web.post("/v1/files", files={"file": file}).json()["id"]
+        file_id = uploaded(web, clip)
         source = {"file_id": file_id}
         first, second = (
             web.post("/v1/streams", json={"source": source, "plan": {"fps": fps}}).json()["id"]
