@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -16,7 +15,7 @@ from typer.exceptions import TyperException
 
 from jobs.batch.cli import app as batch
 from jobs.batch.cli import results
-from jobs.exits import MEANINGS, Exit, leave, terminate
+from jobs.exits import MEANINGS, Exit, heed_signals, leave
 from jobs.flags import takes
 from jobs.help_words import speak_plainly
 from jobs.ingest.cli import app as ingest
@@ -245,13 +244,13 @@ def show(
 def main() -> None:
     """Run the command line; whatever goes wrong is one line and an exit code."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # of odd names
-    signal.signal(signal.SIGTERM, terminate)
+    heed_signals()
     objection = objection_here()
     try:
         code = _complain(objection, Exit.FAILED) if objection else _run()
     except SystemExit as told:
         code = told.code if isinstance(told.code, int) else Exit.FAILED
-    except KeyboardInterrupt:  # the second one, while typer was dealing with the first
+    except KeyboardInterrupt:  # before typer listens, or when it does no more
         code = _complain("stopped", Exit.INTERRUPTED)
     leave(code)
 

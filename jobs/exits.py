@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from enum import IntEnum
 from itertools import count
 from types import FrameType
@@ -51,16 +52,35 @@ def end_within(seconds: float, code: int) -> threading.Timer:
     return timer
 
 
+def heed_signals() -> None:
+    """What a command does first. Ctrl-C is not for a shell's background job, started to ignore it.
+
+    Exit functions run in reverse: after the last of them Python gives signals back to the system,
+    where they would end the process by a code of their own.
+    """
+    atexit.register(hear_no_more)
+    signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+
+
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
     """A handler of SIGTERM outside of asyncio: by an exception, so that children are ended and the
     terminal is given back, which no second signal disturbs.
     """
-    _hear_no_more()
+    hear_no_more()
     end_within(LAST_S, Exit.TERMINATED)
     sys.exit(Exit.TERMINATED)
 
 
-def _hear_no_more() -> None:
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """The same of Ctrl-C."""
+    hear_no_more()
+    end_within(LAST_S, Exit.INTERRUPTED)
+    raise KeyboardInterrupt
+
+
+def hear_no_more() -> None:
     """The process is told to end already, and will in time: what it gives back is not cut short."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -107,7 +127,7 @@ def run_until_stopped(work: Coroutine[Any, Any, Value]) -> Value:
             for number in heeded:
                 signal.signal(number, before[number])
         if heard:  # whether the work was cut or had just been done
-            _hear_no_more()
+            hear_no_more()
             _end_by(heard[0], before[heard[0]])
 
 
@@ -120,6 +140,12 @@ def _end_by(number: signal.Signals, handler: Any) -> None:
         signal.raise_signal(number)
 
 
+def _end_in_time(number: int, frame: FrameType | None) -> None:
+    """Of a process that leaves already."""
+    with suppress(RuntimeError):  # from Python 3.12 on exit functions can begin no thread
+        end_within(LAST_S, 128 + number)
+
+
 def leave(code: int) -> NoReturn:
     """sys.exit that no thread can spoil.
 
@@ -129,7 +155,7 @@ def leave(code: int) -> NoReturn:
     """
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: end_within(LAST_S, 128 + number))
+            signal.signal(number, _end_in_time)
     if is_any_at_work():
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

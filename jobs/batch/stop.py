@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from threading import Timer
 from types import FrameType
 from typing import Any
@@ -32,45 +33,48 @@ class Stop:
         return self._heard is not None
 
     def run(self, job: Coroutine[Any, Any, object]) -> None:
-        """asyncio.run; a job that ends unfinished ends as the signal would have ended it."""
-        try:
-            asyncio.run(self._heeding(job))
-        except Stopped:
-            if self._heard is None:
-                raise
-            signal.raise_signal(self._heard)
+        """asyncio.run; a job that ends unfinished ends as the first signal would have ended it."""
+        with _handlers_kept():
+            try:
+                asyncio.run(self._heeding(job))
+                return
+            except Stopped:
+                if self._heard is None:
+                    raise
+        signal.raise_signal(self._heard)
 
     async def _heeding(self, job: Coroutine[Any, Any, object]) -> None:
         loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        # A shell's background job is started to ignore Ctrl-C.
-        heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+        turns = count()  # which no signal can come in the middle of
 
         def hear(number: int, frame: FrameType | None) -> None:
-            for each in heeded:
-                signal.signal(each, end)
-            self._heard = signal.Signals(number)
-            self._last = end_within(self._parts_s + LAST_S, 128 + number)
-            loop.call_soon_threadsafe(begin)
-
-        def end(number: int, frame: FrameType | None) -> None:
-            restore()
-            end_within(LAST_S, 128 + number)
-            signal.raise_signal(number)
+            is_first = next(turns) == 0
+            if is_first:
+                self._heard = signal.Signals(number)
+                self._last = end_within(self._parts_s + LAST_S, 128 + number)
+            else:
+                end_within(LAST_S, 128 + (self._heard or number))
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(begin if is_first else drop)
 
         def begin() -> None:
             self._told(self._parts_s)
-            with suppress(RuntimeError):  # the job has ended in this very moment
-                grace.reschedule(loop.time() + self._parts_s)
+            if grace.when() is None:
+                end_parts(self._parts_s)
 
-        def restore() -> None:
-            for number in heeded:
-                signal.signal(number, before[number])
+        def drop() -> None:
+            end_parts(0.0)
+
+        def end_parts(within_s: float) -> None:
+            with suppress(RuntimeError):  # the job has ended in this very moment
+                grace.reschedule(loop.time() + within_s)
 
         try:
             async with asyncio.timeout(None) as grace:
-                for number in heeded:
-                    signal.signal(number, hear)
+                for number in SIGNALS:
+                    # A shell's background job is started to ignore Ctrl-C.
+                    if signal.getsignal(number) is not signal.SIG_IGN:
+                        signal.signal(number, hear)
                 await job
             if self._last is not None:  # finished all the same
                 self._last.cancel()
@@ -78,5 +82,13 @@ class Stop:
             if not grace.expired():
                 raise
             raise Stopped(f"parts under way were not finished within {self._parts_s:g} s") from None
-        finally:
-            restore()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

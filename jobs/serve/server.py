@@ -1,5 +1,6 @@
 """`vidray serve`: the endpoint on this machine, or in front of a cluster."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from starlette.types import ASGIApp
 
-from jobs.exits import Exit
+from jobs.exits import LAST_S, Exit, end_within
 from jobs.ingest.hints import Hints
 from jobs.models import model_folder
 from jobs.serve.app import make_app
@@ -110,32 +111,52 @@ def endpoint(
 
 
 class DrainingServer(uvicorn.Server):
-    """Tells the desk at the first signal, so that those who only listen do not hold it up.
+    """Tells the desk at the first signal, so that those who only listen do not hold it up. Running
+    answers have GRACE_S then; at its end, and at the second signal, all clients are hung up on.
 
     Takes many connections a turn: libuv takes one of each listener, so that the last of hundreds
     that come at once would wait for hundreds of turns until anything of it is read.
     """
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heard: int | None = None
+        self._grace_s: float = GRACE_S
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         listeners = [each.dup() for each in sockets or () for _ in range(ACCEPTS)]
         await super().startup(listeners or None)  # who made the sockets closes them
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        hanging_up = asyncio.get_running_loop().call_later(self._grace_s, self._hang_up)
+        await super().shutdown(sockets)
+        hanging_up.cancel()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._heard is not None:  # which makes the exit code
+            end_within(LAST_S, 128 + self._heard)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._hang_up)
+            return
+        self._heard = sig
+        end_within(self._grace_s + LAST_S, 128 + sig)
         app = self.config.app
         if isinstance(app, FastAPI):
             app.state.desk.drain()
         super().handle_exit(sig, frame)
 
+    def _hang_up(self) -> None:
+        """Who is being answered has gone, for all that the routes know: they end at that."""
+        self._grace_s = 0.0
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
 
 def server_of(app: ASGIApp) -> uvicorn.Server:
     return DrainingServer(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
+        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     )
 
 

@@ -24,9 +24,28 @@ Stop(grace_s=GRACE_S, told=lambda seconds: print("told", flush=True)).run(job())
 """
 
 
-def start_stuck(grace_s: float) -> "subprocess.Popen[str]":
+# One that gives something back.
+WAITING = """
+import asyncio
+from jobs.batch.stop import Stop
+from jobs.exits import heed_signals
+
+async def job():
+    print("running", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        print("given back", flush=True)
+
+heed_signals()
+Stop(grace_s=GRACE_S, told=lambda seconds: print("told", flush=True)).run(job())
+"""
+
+
+def start_stuck(grace_s: float, script: str = STUCK) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", STUCK.replace("GRACE_S", str(grace_s))],
+        [sys.executable, "-c", script.replace("GRACE_S", str(grace_s))],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -69,3 +88,15 @@ def test_a_second_signal_ends_a_job_even_while_a_thread_of_it_is_stuck(number):
     code = process.wait(timeout=10 * LAST_S)
     assert code in (128 + number, -number)
     assert time.monotonic() - asked_s < 5 * LAST_S
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_drops_what_is_under_way_as_the_end_of_the_grace_does(first, second):
+    process = start_stuck(grace_s=1000, script=WAITING)
+    for word, number in (("running", first), ("told", second)):
+        assert process.stdout.readline() == f"{word}\n"
+        process.send_signal(number)
+    said, _ = process.communicate(timeout=10 * LAST_S)
+    assert said == "given back\n"
+    assert process.returncode in (128 + first, -first)

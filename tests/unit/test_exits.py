@@ -168,3 +168,40 @@ def test_in_a_thread_of_an_actor_the_work_is_run_and_no_signal_is_touched():
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(lambda: run_until_stopped(work())).result() == 7
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_outside_of_asyncio_too_a_second_signal_cuts_nothing_off(
+    first: signal.Signals, second: signal.Signals
+) -> None:
+    script = """
+from jobs.exits import heed_signals
+heed_signals()
+try:
+    told()
+finally:
+    os.kill(os.getpid(), int(sys.argv[2]))
+    print("given back")
+"""
+    code, said, trouble = run(script, str(first.value), str(second.value))
+    expected = Exit.TERMINATED if first == signal.SIGTERM else -first
+    assert (code, said) == (expected, "given back\n")
+    assert "another exception" not in trouble
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_python_takes_itself_down_changes_nothing(number: signal.Signals) -> None:
+    script = """
+from jobs import cli
+
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=int(sys.argv.pop())):
+        kill(process, number)
+last = Last()
+sys.argv = ["vidray", "profile", "show", "--no-such-flag"]
+cli.main()
+"""
+    code, said, trouble = run(script, str(number.value))
+    assert (code, said) == (Exit.MISUSED, "")
+    assert trouble.splitlines()[-1].startswith("vidray: ")
