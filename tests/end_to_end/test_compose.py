@@ -138,11 +138,16 @@ def test_the_services_of_compose_come_up_together_and_answer(tmp_path: Path):
         )
         until(lambda: answers(f"http://127.0.0.1:{jobs}/api/gcs_healthz"), ray, ray_log)
         # Without the token nobody gets at what takes jobs.
-        assert httpx2.get(f"http://127.0.0.1:{jobs}/api/jobs/").status_code in (401, 403)
+        assert httpx2.get(f"http://127.0.0.1:{jobs}/api/jobs/", timeout=DEADLINE_S).status_code in (
+            401,
+            403,
+        )
         endpoint = stack.enter_context(started(services["endpoint"], here, log=web_log))
         until(lambda: answers(f"http://127.0.0.1:{web}/readyz"), endpoint, web_log)
         assert storage.poll() is None, storage_log.read_text()[-2_000:]
-        assert httpx2.get(f"http://127.0.0.1:{s3}/").status_code == 403  # a store with keys
+        assert (
+            httpx2.get(f"http://127.0.0.1:{s3}/", timeout=DEADLINE_S).status_code == 403
+        )  # a store with keys
         clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
         url = f"data:video/mp4;base64,{base64.b64encode(clip.read_bytes()).decode()}"
         body = {
@@ -152,7 +157,7 @@ def test_the_services_of_compose_come_up_together_and_answer(tmp_path: Path):
             ],
         }
         chat = f"http://127.0.0.1:{web}/v1/chat/completions"
-        assert httpx2.post(chat, json=body).status_code == 401
+        assert httpx2.post(chat, json=body, timeout=DEADLINE_S).status_code == 401
         answer = httpx2.post(
             chat, json=body, headers={"authorization": f"Bearer {KEY}"}, timeout=DEADLINE_S
         )

@@ -544,8 +544,11 @@ def test_what_an_operator_measures_is_counted(web: httpx2.Client, clip: Path):
 
 
 def test_one_key_asks_only_so_often(model_folder: Path, tmp_path: Path):
-    with bare_endpoint(tmp_path, key_requests=2) as address:
-        statuses = [httpx2.post(f"{address}/v1/streams", json={}).status_code for _ in range(3)]
+    with (
+        bare_endpoint(tmp_path, key_requests=2) as address,
+        httpx2.Client(base_url=address, timeout=TIMEOUT_S) as web,
+    ):
+        statuses = [web.post("/v1/streams", json={}).status_code for _ in range(3)]
     assert statuses == [422, 422, 429]
 
 

@@ -118,7 +118,10 @@ def test_a_loopback_endpoint_answers_this_machines_own_pages_only(
     tmp_path: Path, headers: dict[str, str], status: int
 ):
     with bare_endpoint(tmp_path, guard=Guard(is_local=True)) as address:
-        assert httpx2.get(f"{address}/v1/models", headers=headers).status_code == status
+        assert (
+            httpx2.get(f"{address}/v1/models", headers=headers, timeout=TIMEOUT_S).status_code
+            == status
+        )
 
 
 def test_the_log_says_who_and_what_and_never_a_key_or_a_prompt(
