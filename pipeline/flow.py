@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
+from pipeline.carried_out import carried_out
 from pipeline.config import VIDEO_BYTES
 from pipeline.credit import Credit
 from pipeline.engine.ids import StreamId
@@ -175,9 +176,9 @@ class Video(Generic[Frames, Tokens]):
         return self._planner.plan_still(self.media, time_s, source_id=self.etag)
 
     async def close(self) -> None:
-        """Let its children go; twice is once."""
+        """Let its children go, whatever becomes of the caller; twice is once."""
         self._berth.give_back()
-        await self._berth.member.close(self._name)
+        await carried_out(self._berth.member.close(self._name))
 
     async def token_chunks(
         self, view: View, *, listener: Listener
@@ -311,8 +312,8 @@ class DecoderStream(Generic[Tokens]):
                     yield delta
 
     async def close(self) -> None:
-        """Free everything it holds; twice is once."""
+        """Free everything it holds, whatever becomes of the caller; twice is once."""
         self._berth.give_back()
         if self.is_open:
             self.is_open = False
-            await self._berth.member.close(self.name)
+            await carried_out(self._berth.member.close(self.name))

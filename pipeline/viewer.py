@@ -6,10 +6,12 @@ when it is wanted: the plan is frozen, so it shows the same.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from pipeline.carried_out import carried_out
 from pipeline.clock import Clock
 from pipeline.errors import BadInput, FailureCode, SessionClosed, Transient, VidrayError
 from pipeline.events import Listener, Moved
@@ -99,17 +101,18 @@ class Viewer:
         self._facts = await self._opened_video()
 
     async def close(self) -> None:
-        """Free everything; twice is once. What is being watched meanwhile is freed when it is."""
+        """Free everything, whatever becomes of the caller; twice is once.
+
+        What is being watched meanwhile is freed when it is.
+        """
         self._is_closed = True
-        await self.let_go_of_video()
-        while self._streams:
-            _, watched = self._streams.popitem()
-            await watched.stream.close()
+        streams = self._taken_out(list(self._streams))
+        await carried_out(_all_done(self.let_go_of_video(), *(each.close() for each in streams)))
 
     async def rest(self) -> None:
-        """Free the streams that nobody uses right now."""
-        for key in [key for key, each in self._streams.items() if not each.num_users]:
-            await self._streams.pop(key).stream.close()
+        """Free the streams that nobody uses right now, whatever becomes of the caller."""
+        idle = [key for key, each in self._streams.items() if not each.num_users]
+        await carried_out(_all_done(*(each.close() for each in self._taken_out(idle))))
 
     async def let_go_of_video(self) -> None:
         """Close it in its reader; streams stay."""
@@ -155,11 +158,13 @@ class Viewer:
                     await self._on_waiting()
         except BaseException:
             opening.cancel()
-            (opened,) = await asyncio.gather(opening, return_exceptions=True)
-            if isinstance(opened, DecoderStream):
-                await opened.close()
+            await carried_out(_closed_if_open(opening))
             raise
         return opening.result()
+
+    def _taken_out(self, keys: Sequence[ViewKey]) -> list[DecoderStream[object]]:
+        """The streams of these views, to be closed: nobody finds them any more."""
+        return [self._streams.pop(key).stream for key in keys]
 
     async def _make_room(self) -> None:
         """Close streams until one more may be open, waiting for those that are in use."""
@@ -247,3 +252,17 @@ class Viewer:
 def key_of(view: View) -> ViewKey:
     """What tells a view from others of the same video."""
     return view.plan.hash, view.window.index
+
+
+async def _all_done(*works: Coroutine[Any, Any, None]) -> None:
+    """All of them, though some fail; then the first failure is raised."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
+
+
+async def _closed_if_open(opening: "asyncio.Future[DecoderStream[object]]") -> None:
+    """A stream may have had room just when nobody wanted it any more."""
+    (opened,) = await asyncio.gather(opening, return_exceptions=True)
+    if isinstance(opened, DecoderStream):
+        await opened.close()

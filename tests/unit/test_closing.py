@@ -1,0 +1,228 @@
+"""What gives things back goes on to its end, whoever waits for it and is cancelled meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from pipeline.carried_out import carried_out
+from pipeline.config import EngineLimits, Sampling, SessionLimits
+from pipeline.engine.ids import StreamId
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.session import Session
+from pipeline.sessions import Sessions
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
+
+SAMPLING = Sampling(max_new_tokens=4)
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    folder = write_folder(tmp_path_factory.mktemp("model"), max_pixels=CHUNKED_PIXELS)
+    return LocalModel.load(folder, limits=EngineLimits(max_tokens=8_192, question_tokens=1_024))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return Source.of(make(tmp_path_factory.mktemp("clips"), Clip(num_frames=36, **CHUNKED)))
+
+
+@pytest.fixture
+def flow(model: LocalModel):
+    flow = LocalFlow(model, options=PlanOptions(fps=12.0))
+    yield flow
+    flow.close()
+
+
+class SlowToClose:
+    """A reader or decoder whose closing takes until it is let go."""
+
+    def __init__(self, stage: Any, patch: pytest.MonkeyPatch) -> None:
+        self.begun: list[StreamId] = []
+        self.may_end = asyncio.Event()
+        self._close = stage.close
+        patch.setattr(stage, "close", self.close)
+
+    async def close(self, name: StreamId) -> None:
+        self.begun.append(name)
+        await self.may_end.wait()
+        await self._close(name)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, DEADLINE_S))
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    while not is_so():
+        await asyncio.sleep(0)
+
+
+async def given_up(work: Awaitable[None], slow: SlowToClose) -> None:
+    """Cancelled in the middle of closing, and again by whoever does not want to wait."""
+    task = asyncio.ensure_future(work)
+    await until(lambda: slow.begun)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def watched(flow: LocalFlow, source: Source) -> Session:
+    """A session that holds two streams: of the video, and of the still in its middle."""
+    session = Session(flow, source, max_streams=2)
+    await session.open()
+    await session.ask(["Why?"], sampling=SAMPLING)
+    await session.ground("a dog", sampling=SAMPLING)
+    return session
+
+
+@pytest.mark.parametrize("free", [Session.close, Session.rest])
+def test_all_streams_of_a_session_are_freed_though_whoever_frees_them_is_cancelled(
+    free: Callable[[Session], Awaitable[None]],
+    flow: LocalFlow,
+    model: LocalModel,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        session = await watched(flow, source)
+        assert len(model.rank.streams) == 2
+        slow = SlowToClose(flow._decoders.members[0], monkeypatch)
+        await given_up(free(session), slow)
+        assert session.num_tokens == 0
+        slow.may_end.set()
+        await until(lambda: model.rank.streams == ())
+        await session.close()
+
+    run(work())
+    assert flow._held == set()
+
+
+def test_a_session_frees_its_streams_though_it_is_cancelled_while_its_video_closes(
+    flow: LocalFlow, model: LocalModel, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        session = await watched(flow, source)
+        await session._viewer._opened_video()  # as for a view that is watched next
+        slow = SlowToClose(flow._readers.members[0], monkeypatch)
+        await given_up(session.close(), slow)
+        slow.may_end.set()
+        await until(lambda: (model.rank.streams, flow._readers.members[0].videos) == ((), ()))
+
+    run(work())
+    assert flow._held == set()
+
+
+def test_a_session_closed_by_its_id_is_freed_though_whoever_closes_it_is_cancelled(
+    flow: LocalFlow, model: LocalModel, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(max_tokens=1_000_000))
+        session_id, session = await sessions.open(source)
+        await session.ask(["Why?"], sampling=SAMPLING)
+        slow = SlowToClose(flow._decoders.members[0], monkeypatch)
+        await given_up(sessions.close(session_id), slow)
+        slow.may_end.set()
+        await until(lambda: model.rank.streams == ())
+
+    run(work())
+    assert flow._held == set()
+
+
+def test_a_stream_that_got_room_when_nobody_wanted_it_any_more_is_closed_though_cancelled_twice(
+    flow: LocalFlow, model: LocalModel, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        slow = SlowToClose(flow._decoders.members[0], monkeypatch)
+        is_told = asyncio.Event()
+
+        async def wait() -> None:
+            is_told.set()
+            await asyncio.Event().wait()
+
+        opened = flow._decoders.members[0].open
+
+        async def late(*told: Any) -> None:
+            await is_told.wait()
+            await opened(*told)
+
+        monkeypatch.setattr(flow._decoders.members[0], "open", late)
+        session = Session(flow, source, on_waiting=wait)
+        await session.open()
+        asking = asyncio.create_task(session._viewer.room_for(None))
+        await until(lambda: model.rank.streams)
+        await asyncio.sleep(0)
+        await given_up_task(asking, slow)
+        slow.may_end.set()
+        await until(lambda: model.rank.streams == ())
+        await session.close()
+
+    run(work())
+    assert flow._held == set()
+
+
+async def given_up_task(task: "asyncio.Task[Any]", slow: SlowToClose) -> None:
+    task.cancel()
+    await given_up(task, slow)
+
+
+def test_a_cancelled_caller_goes_when_the_work_has_ended_or_when_cancelled_again() -> None:
+    async def work() -> None:
+        for num_cancels in (1, 2):
+            may_end, has_ended = asyncio.Event(), asyncio.Event()
+
+            async def give_back(may_end=may_end, has_ended=has_ended) -> None:
+                await may_end.wait()
+                has_ended.set()
+
+            caller = asyncio.create_task(carried_out(give_back()))
+            for _ in range(num_cancels):
+                await turns()
+                caller.cancel()
+            await turns()
+            assert caller.done() == (num_cancels == 2)
+            assert not has_ended.is_set()
+            may_end.set()
+            await has_ended.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+
+    run(work())
+
+
+@pytest.mark.parametrize("num_cancels", [0, 1, 2])
+def test_what_the_work_raises_is_raised_or_where_nobody_waits_logged(
+    num_cancels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        may_end = asyncio.Event()
+
+        async def give_back() -> None:
+            await may_end.wait()
+            raise OSError("the disk is away")
+
+        caller = asyncio.create_task(carried_out(give_back()))
+        for _ in range(num_cancels):
+            await turns()
+            caller.cancel()
+        await turns()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError if num_cancels else OSError):
+            await caller
+        await turns()
+
+    run(work())
+    assert ("the disk is away" in caplog.text) == bool(num_cancels)
+
+
+async def turns() -> None:
+    """Enough of the event loop's for whatever could be done to be done."""
+    for _ in range(10):
+        await asyncio.sleep(0)
