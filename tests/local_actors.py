@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
-from actors import frame_reader, language_decoder, vision_encoder
+from actors import frame_reader, language_decoder, metrics, vision_encoder
 from actors.pools import Pools
 from actors.profile import Profile
 from actors.stream_host import RayFlow, ray_flow
@@ -19,6 +20,17 @@ from pipeline.video.plan import Planner
 def plain(actor_class: Any) -> Any:
     """The class below @ray.remote."""
     return actor_class.__ray_metadata__.modified_class
+
+
+def without_ray(patch: pytest.MonkeyPatch) -> None:
+    """Let actors be made here: to ask Ray for their names would start it, which is refused."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("an actor in this process started Ray")
+
+    patch.setattr(ray, "init", refuse)
+    for module in (frame_reader, language_decoder, metrics, vision_encoder):
+        patch.setattr(module, "process_of_actor", lambda: Process.here("here"))
 
 
 class LocalHandle:
@@ -67,8 +79,7 @@ def flow_over_actors(checkpoint: Path, *, planner: Planner, profile: Profile) ->
     """A flow over one actor of each kind."""
     folder = str(checkpoint)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (frame_reader, vision_encoder, language_decoder):  # to ask Ray would start it
-            patch.setattr(module, "process_of_actor", lambda: Process.here("here"))
+        without_ray(patch)
         actors = (
             plain(frame_reader.FrameReaderActor)(DecodeLimits(), "pyav", 1),
             plain(vision_encoder.VisionEncoderActor)(folder, profile),

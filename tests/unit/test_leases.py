@@ -10,9 +10,8 @@ from pipeline.config import DecodeLimits
 from pipeline.engine.ids import StreamId
 from pipeline.errors import Transient
 from pipeline.leases import Claim, Leases, Lessor
-from pipeline.span import Process
 from pipeline.video.source import Source
-from tests.local_actors import plain
+from tests.local_actors import plain, without_ray
 from tests.media_factory import Clip, make
 
 LEASE_S = 10.0
@@ -129,7 +128,7 @@ def test_what_a_holder_has_open_that_is_gone_for_good_is_closed_at_once_and_noth
 def test_a_reader_closes_the_videos_of_a_host_that_fell_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_reader, "process_of_actor", lambda: Process.here("here"))
+    without_ray(monkeypatch)
     source = Source.of(make(tmp_path, Clip(num_frames=6)))
 
     async def run() -> None:

@@ -11,10 +11,9 @@ from actors.profile import DecoderPool, Profile
 from pipeline.config import DecodeLimits
 from pipeline.engine.engine import Engine
 from pipeline.local import LocalModel
-from pipeline.span import Process
 from pipeline.stages.encoding import EncodingStage
 from pipeline.stages.reading import ReadingStage
-from tests.local_actors import LocalHandle, plain
+from tests.local_actors import LocalHandle, plain, without_ray
 from tests.port_contract import LIMITS, PortContract, Ports, Scene
 
 
@@ -58,6 +57,5 @@ def clients(checkpoint: Path) -> Ports:
 class TestStagesAndActors(PortContract):
     @pytest.fixture(params=[stages, clients])
     def ports(self, request, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Ports:
-        for module in (frame_reader, vision_encoder, language_decoder):
-            monkeypatch.setattr(module, "process_of_actor", lambda: Process.here("here"))
+        without_ray(monkeypatch)
         return request.param(scene.checkpoint)
