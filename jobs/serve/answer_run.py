@@ -161,6 +161,7 @@ class AnswerRun:
         """Return when it has; the refusal is raised. Counts as listening."""
         async with self._listening():
             await self._over()
+            await self.end_told()
         if self.refusal is not None or self.reply is None:
             raise self.refusal or _stopped()
 
@@ -192,6 +193,11 @@ class AnswerRun:
             self._is_given_up = False
             self._task.cancel()
         await self._over()
+
+    async def end_told(self) -> None:
+        """Return when its end, if it has ended, is what another desk would find."""
+        if self.end is not None:
+            await self.stream.log.told(self.end)
 
     async def _over(self) -> None:
         while self._task is not None:

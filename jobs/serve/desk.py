@@ -93,7 +93,7 @@ class Desk:
 
     async def __aenter__(self) -> "Desk":
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self.streams.journal.load)
+        await self.streams.journal.open()
         self._sweeping = asyncio.create_task(self._sweep())
         return self
 
@@ -102,6 +102,7 @@ class Desk:
             self._sweeping.cancel()
         for stream in self.streams.all:
             await self.streams.leave(stream)
+        await self.streams.journal.close()
 
     @property
     def num_running(self) -> int:
@@ -306,7 +307,7 @@ class Desk:
             self._let_go_if_done()
         body = grounding_body(ground_id, stream, query, boxes)
         told = {name: body[name] for name in ("query", "boxes")}
-        stream.log.append("grounded", {"ground": ground_id, **told})
+        await stream.log.told(stream.log.append("grounded", {"ground": ground_id, **told}))
         return body
 
     def body_of(self, stream: SharedStream) -> dict[str, Any]:

@@ -88,11 +88,11 @@ class OpenStreams:
 
     async def close(self, stream: SharedStream) -> None:
         """Stop what is being answered, and free everything; it is over."""
-        stream.log.let_go_of_file()
-        self.journal.remove(stream.id)
+        self.journal.end(stream)
         await self._free(stream)
         stream.log.append("closed", {})
         stream.log.close()
+        await self.journal.written(stream.id)
 
     async def leave(self, stream: SharedStream) -> None:
         """Free everything; whoever asks for it has it again, from the disk, as it is now."""
@@ -105,7 +105,7 @@ class OpenStreams:
         for stream in self.all:
             if not stream.num_running and stream.used_at + FORGET_S <= time.time():
                 await self.close(stream)
-        self.journal.sweep()
+        await self.journal.sweep()
 
     async def _free(self, stream: SharedStream) -> None:
         """Who listens hears that what is being answered was stopped."""
@@ -137,7 +137,7 @@ class OpenStreams:
             hear=self._hear,
             left=left,
         )
-        self.journal.keep(stream)
+        await self.journal.keep(stream)
         self._streams[key] = stream
         if left is not None:
             self._on_left(stream, left)
@@ -148,7 +148,7 @@ class OpenStreams:
         entry = self.journal.of_key(key)
         if entry is None:
             return None
-        left = await asyncio.to_thread(self.journal.read, entry)
+        left = await self.journal.read(entry)
         if left is None or left.plan_hash != plan_hash:
             self.journal.remove(entry.stream_id)
             return None

@@ -7,8 +7,9 @@ from pathlib import Path
 
 
 class StreamFile:
-    """A first line, and what `replace` and `add` bring. What fails to be written is given up: the
-    rest of it would be another stream's. Whoever else has written the file anew has it.
+    """A first line, and what `replace` and `add` bring, one call at a time, from any thread. What
+    fails to be written is given up: the rest of it would be another stream's. Whoever else has
+    written the file anew has it.
     """
 
     def __init__(self, path: Path, head: bytes) -> None:
@@ -17,13 +18,14 @@ class StreamFile:
         self._head = head
         self._file: int | None = None
 
-    def add(self, line: bytes) -> None:
-        """The system has it on return: it outlives this process, not the machine."""
+    def add(self, lines: Iterable[bytes]) -> None:
+        """The system has them on return: they outlive this process, not the machine."""
         if self._file is None:
             return
+        data = b"".join(lines)
         with suppress(OSError):
-            if os.write(self._file, line) == len(line):
-                self.size_bytes += len(line)
+            if os.write(self._file, data) == len(data):
+                self.size_bytes += len(data)
                 return
         self.remove()
 

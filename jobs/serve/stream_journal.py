@@ -4,15 +4,19 @@ when a desk dies the next goes on with all that it had open, to the same words.
 A file a stream: a line that says what it is of, then one for each of its events.
 
 Covered: the death of the process, at any moment: a line is the system's before its event is told.
+A slow disk: threads wait for it, each for one stream, and the event loop for nothing.
 Not covered: the machine's.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from jobs.serve.left_stream import BodyKey, LeftStream, StreamEntry, StreamKey
 from jobs.serve.shared_stream import SharedStream
@@ -20,6 +24,8 @@ from jobs.serve.stream_file import StreamFile
 
 MAX_LEFT = 256  # streams that are on the disk alone; those left longest ago go
 PART_S = 60.0  # that a file may take to be written anew
+THREADS = 8  # that may wait for the disk at a time
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,10 @@ class _Left:
 
 
 class StreamJournal:
-    """All of one folder; `load` once, before the first stream."""
+    """All of one folder: `open` before the first stream, `close` after the last, and so again.
+
+    What is on the disk alone is known at once; its file follows, one step after the other.
+    """
 
     def __init__(self, folder: Path, *, keep_s: float) -> None:
         self._folder = folder
@@ -44,9 +53,28 @@ class StreamJournal:
         self._by_key: dict[StreamKey, str] = {}
         self._by_answer: dict[str, str] = {}
         self._by_body: dict[BodyKey, str] = {}
+        self._threads: Executor | None = None
+        self._steps: dict[str, asyncio.Task[None]] = {}  # under way with a stream's file, the last
 
-    def load(self) -> None:
+    async def open(self) -> None:
         """Take in what was left here."""
+        self._threads = ThreadPoolExecutor(THREADS, "journal")
+        await self._in_thread(self._load)
+
+    async def close(self) -> None:
+        """Return when all is as it shall stay."""
+        while self._steps:
+            await asyncio.wait(self._steps.values())
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+        self._threads = None
+
+    async def written(self, stream_id: str) -> None:
+        """Return when this one's file is as it shall stay."""
+        while step := self._steps.get(stream_id):
+            await asyncio.wait({step})
+
+    def _load(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         paths = sorted(self._folder.glob("stream-*.jsonl"), key=_age_s, reverse=True)
         for num_newer, path in zip(reversed(range(len(paths))), paths, strict=True):
@@ -79,37 +107,73 @@ class StreamJournal:
     def bodies(self) -> Collection[BodyKey]:
         return self._by_body.keys()
 
-    def read(self, entry: StreamEntry) -> LeftStream | None:
+    async def read(self, entry: StreamEntry) -> LeftStream | None:
         """What it had."""
-        return LeftStream.read(self._path(entry.stream_id))
+        await self.written(entry.stream_id)
+        return await self._in_thread(lambda: LeftStream.read(self._path(entry.stream_id)))
 
-    def keep(self, stream: SharedStream) -> None:
-        """Have it on the disk from now on, as it goes."""
+    async def keep(self, stream: SharedStream) -> None:
+        """Have it on the disk, as it goes. Returns when it is there and not on the disk alone."""
+        file = StreamFile(self._path(stream.id), stream.entry.line)
+        await stream.log.keep_in(file, self._threads)
         self._strike(stream.id)
-        stream.log.keep_in(StreamFile(self._path(stream.id), stream.entry.line))
 
     def leave(self, stream: SharedStream) -> None:
         """It is on the disk alone from now on, as it is."""
-        stream.log.let_go_of_file()
-        with suppress(OSError):
-            os.utime(self._path(stream.id))
-            entries = [answering.entry for answering in stream.answers.values()]
-            answers = {each.answer_id: each.body_id for each in entries}
-            self._note(_Left(stream.entry, answers))
+        entries = [answering.entry for answering in stream.answers.values()]
+        answers = {each.answer_id: each.body_id for each in entries}
+        self._note(_Left(stream.entry, answers))
+        self._after_last_words(stream, os.utime)
         for stream_id in list(self._left)[: max(0, len(self._left) - MAX_LEFT)]:
             self.remove(stream_id)
 
-    def remove(self, stream_id: str) -> None:
-        """It is over."""
-        self._strike(stream_id)
-        self._path(stream_id).unlink(missing_ok=True)
+    def end(self, stream: SharedStream) -> None:
+        """It is over, and was not on the disk alone."""
+        self._after_last_words(stream, Path.unlink)
 
-    def sweep(self) -> None:
+    def remove(self, stream_id: str) -> None:
+        """It is over, and was on the disk alone."""
+        self._strike(stream_id)
+        self._soon(stream_id, lambda: self._in_thread(self._path(stream_id).unlink))
+
+    async def sweep(self) -> None:
         """Remove what was left too long ago."""
-        for stream_id in list(self._left):
-            path = self._path(stream_id)
-            if not path.exists() or _age_s(path) > self._keep_s:
+        left = dict(self._left)
+        for stream_id in await self._in_thread(lambda: [*filter(self._is_old, left)]):
+            if self._left.get(stream_id) is left[stream_id]:  # and not opened meanwhile
                 self.remove(stream_id)
+
+    def _is_old(self, stream_id: str) -> bool:
+        return _age_s(self._path(stream_id)) > self._keep_s
+
+    def _after_last_words(self, stream: SharedStream, do: Callable[[Path], None]) -> None:
+        """With its file, when what has happened so far is written."""
+        stream.log.let_go_of_file()
+
+        async def step() -> None:
+            await stream.log.written()
+            await self._in_thread(lambda: do(self._path(stream.id)))
+
+        self._soon(stream.id, step)
+
+    def _soon(self, stream_id: str, step: Callable[[], Awaitable[None]]) -> None:
+        """After what is under way with this stream's file; where that is gone, so is its fault."""
+        before = self._steps.get(stream_id)
+
+        async def run() -> None:
+            try:
+                if before is not None:
+                    await asyncio.wait({before})
+                with suppress(OSError):
+                    await step()
+            finally:
+                if self._steps[stream_id] is task:
+                    del self._steps[stream_id]
+
+        task = self._steps[stream_id] = asyncio.create_task(run())
+
+    async def _in_thread(self, do: Callable[[], Value]) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, do)
 
     def _note(self, left: _Left) -> None:
         stream_id = left.entry.stream_id

@@ -121,6 +121,7 @@ def add_streams(app: FastAPI, desk: Desk, thumbnails: Thumbnails) -> None:
         stream = await desk.stream(stream_id, owner=owner_of(request))
         answering = answer_on(stream, answer)
         await answering.stop()
+        await answering.end_told()
         return answering.body
 
     @app.post("/v1/streams/{stream_id}/ground", openapi_extra=takes(GroundBody))

@@ -119,21 +119,24 @@ def test_a_log_does_not_grow_without_bounds():
 
 
 def test_neither_a_log_nor_its_file_outgrows_so_many_bytes(tmp_path: Path):
-    log, path = StreamLog(), tmp_path / "log"
-    log.append("planned", {})
-    log.keep_in(StreamFile(path, b"head\n"))
-    largest = 0
-    for _ in range(3 * MAX_BYTES // 10_000):
-        log.append("words", {"text": "a" * 10_000})
-        largest = max(largest, path.stat().st_size)
-    assert sum(event.size_bytes for event in log.events) <= MAX_BYTES + SPARE_BYTES
-    assert log.events[0].name == "planned"
-    assert MAX_BYTES < largest < 3 * MAX_BYTES
-    lines = path.read_bytes().splitlines(keepends=True)
-    assert lines[0] == b"head\n"
-    assert lines[-len(log.events) + 1 :] == [event.line for event in log.events[1:]]
-    log.append("words", {"text": "a" * 2 * MAX_BYTES})
-    assert [event.number for event in log.events][1:] == [log.last]
+    async def work() -> None:
+        log, path = StreamLog(), tmp_path / "log"
+        log.append("planned", {})
+        await log.keep_in(StreamFile(path, b"head\n"), None)
+        largest = 0
+        for _ in range(3 * MAX_BYTES // 10_000):
+            await log.told(log.append("words", {"text": "a" * 10_000}))
+            largest = max(largest, path.stat().st_size)
+        assert sum(event.size_bytes for event in log.events) <= MAX_BYTES + SPARE_BYTES
+        assert log.events[0].name == "planned"
+        assert MAX_BYTES < largest < 3 * MAX_BYTES
+        lines = path.read_bytes().splitlines(keepends=True)
+        assert lines[0] == b"head\n"
+        assert lines[-len(log.events) + 1 :] == [event.line for event in log.events[1:]]
+        await log.told(log.append("words", {"text": "a" * 2 * MAX_BYTES}))
+        assert [event.number for event in log.events][1:] == [log.last]
+
+    asyncio.run(work())
 
 
 def test_who_has_lost_words_of_an_answer_is_told_so():

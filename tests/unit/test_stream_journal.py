@@ -1,5 +1,6 @@
 """A desk that dies in mid-answer: the next one over its folder goes on with the same words."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -170,6 +171,6 @@ def test_what_is_cut_or_old_or_no_journal_is_not_gone_on_with(tmp_path: Path):
     old.write_text("{}\n")
     os.utime(old, (time.time() - FORGET_S - 1,) * 2)
     journal = StreamJournal(tmp_path, keep_s=FORGET_S)
-    journal.load()
+    asyncio.run(journal.open())
     assert [journal.of_id(f"stream-{name}") for name in "abc"] == [None] * 3
     assert list(tmp_path.iterdir()) == []
