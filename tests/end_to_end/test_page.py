@@ -3,9 +3,11 @@
 import io
 import re
 import shutil
-from collections.abc import Iterator
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,6 +26,8 @@ CAPTION = (
     "A cyan circle moves right and appears. A green star moves up. A orange circle stays still."
 )
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+TYPING = PHONE | {"height": 400}  # its keyboard has the rest
+LONG = "Write on and on."
 
 
 class Opened(NamedTuple):
@@ -153,6 +157,80 @@ def test_everything_is_reached_by_keyboard(opened: Opened):
     with page.expect_response(lambda response: response.url.endswith("/v1/streams")):
         page.keyboard.press("PageUp")
     expect(page.locator(".stretch output")).not_to_contain_text("0.00 s to")
+
+
+def test_on_a_phone_what_was_found_comes_into_view(opened: Opened):
+    page = opened.page
+    page.set_viewport_size(TYPING)
+    take_example(page)
+    page.get_by_role("tab", name="Find").click()
+    page.locator("#question").fill("the green star")
+    page.locator("#question").evaluate("input => input.scrollIntoView({block: 'start'})")
+    player = page.locator(".player")
+    expect(player).not_to_be_in_viewport(ratio=0.5)
+    page.keyboard.press("Enter")
+    page.locator(".boxes[data-boxes='1']").wait_for()
+    expect(player).to_be_in_viewport(ratio=0.99)
+    page.locator("#question").evaluate("input => input.scrollIntoView({block: 'start'})")
+    expect(player).not_to_be_in_viewport(ratio=0.5)
+    page.locator(".finds button").filter(has_text="found at").first.click()
+    expect(player).to_be_in_viewport(ratio=0.99)
+
+
+def test_an_answer_that_nobody_listened_to_goes_on_when_asked_to(address: str, opened: Opened):
+    page = opened.page
+    take_example(page)
+    url = page.url
+    page.goto("about:blank")  # nobody listens to the stream
+    with httpx2.Client(base_url=address, timeout=DEADLINE_MS / 1_000) as web:
+        path = f"/v1/streams/{url.partition('#')[2]}"
+        with web.stream("POST", "/v1/chat/completions", json=long_chat(web, path)) as chat:
+            next(chat.iter_lines())
+        until(lambda: web.get(path).json()["answers"][-1]["status"] == "paused")
+        so_far = web.get(path).json()["answers"][-1]["text"]
+        page.goto(url)
+        item = page.locator(".answers li").filter(has_text=LONG)
+        expect(item).to_have_attribute("data-status", "paused", timeout=DEADLINE_MS)
+        item.get_by_role("button", name="go on").click()
+        whole = answer(page, LONG)
+        assert len(whole) > len(so_far)
+        assert whole == web.get(path).json()["answers"][-1]["text"]
+    assert opened.complaints == []
+
+
+def test_a_page_that_has_heard_more_than_its_server_knows_hears_all_again(opened: Opened):
+    page = opened.page
+    last_of_another = 'id: 99999\nevent: closed-before\ndata: {"of": "a server that ended"}\n\n'
+    page.route(
+        "**/events",
+        lambda route: route.fulfill(body=last_of_another, content_type="text/event-stream"),
+        times=1,
+    )
+    with page.expect_response(lambda got: got.status == 422):
+        take_example(page)
+    ask(page, "What stays still?")
+    assert answer(page, "What stays still?")
+    expect(page.locator(".error")).to_have_count(0)
+
+
+def long_chat(web: httpx2.Client, path: str) -> dict[str, Any]:
+    """About a stream's video; it takes longer than the second after which nobody's is paused."""
+    video = {"type": "file", "file": {"file_id": web.get(path).json()["file_id"]}}
+    schema = {"type": "string", "minLength": 10_000}
+    return {
+        "model": web.get("/v1/models").json()["data"][0]["id"],
+        "messages": [{"role": "user", "content": [video, {"type": "text", "text": LONG}]}],
+        "max_tokens": 1_000,
+        "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
+        "stream": True,
+    }
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_MS / 1_000
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def test_a_phone_and_the_dark_have_all_of_it(opened: Opened):

@@ -88,7 +88,9 @@ export async function* follow(path, { after = 0, signal }) {
         if (event.name === "closed") return;
       }
     } catch (error) {
-      if (signal.aborted || (error.status && error.status < 500)) throw error;
+      const isUnknown = error.status === 422 && after; // what ended with the server before this one
+      if (signal.aborted || (error.status && error.status < 500 && !isUnknown)) throw error;
+      if (isUnknown) after = 0;
     }
     await new Promise((resolve) => setTimeout(resolve, wait_ms));
   }

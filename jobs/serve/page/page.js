@@ -164,6 +164,10 @@ function Watching({ clip, stream, model, trying, onPlan }) {
   const seek = (to_s) => {
     player.current.currentTime = to_s;
   };
+  const show = (to_s) => {
+    seek(to_s);
+    document.querySelector(".player").scrollIntoView({ block: "nearest" }); // on a phone it is above
+  };
   const ask = (question, format) =>
     trying(async () => {
       setAfter(null);
@@ -173,7 +177,12 @@ function Watching({ clip, stream, model, trying, onPlan }) {
         ...(format && { response_format: format }),
       });
     });
-  const find = (query) => trying(() => call("POST", `${path}/ground`, { query, times_s: [Number(time_s.toFixed(3))] }));
+  const find = (query) =>
+    trying(async () => {
+      const { boxes } = await call("POST", `${path}/ground`, { query, times_s: [Number(time_s.toFixed(3))] });
+      const found = boxes.find((box) => box.outcome === "found");
+      if (found) show(found.time_s);
+    });
   const goOn = (answer) => trying(() => wake(`${path}/events?answer=${answer.id}`));
   const stop = (answer) => trying(() => call("DELETE", `${path}/answers/${answer.id}`));
 
@@ -210,13 +219,13 @@ function Watching({ clip, stream, model, trying, onPlan }) {
     <section class="talk">
       <${Composer} isBusy=${state.isClosed} after=${after} onLetGo=${() => setAfter(null)} onAsk=${ask} onFind=${find} />
       ${state.isClosed && html`<p class="error">This stream is closed. <button class="link" onClick=${() => replan({})}>open it again</button></p>`}
-      <${Finds} grounds=${state.grounds} onSeek=${seek} />
+      <${Finds} grounds=${state.grounds} onSeek=${show} />
       <${Answers}
         ...${{ model, plan: { fps, ...stretch } }}
         answers=${state.answers}
         duration_s=${media.duration_s}
         fileId=${clip.file.id}
-        onSeek=${seek}
+        onSeek=${show}
         onStop=${stop}
         onGoOn=${goOn}
         onFollowUp=${(answer) => {

@@ -16,6 +16,8 @@ export const unwatched = (stream) => ({
 /** The state after one more event. */
 export function heard(state, { name, data }) {
   switch (name) {
+    case "planned":
+      return unwatched(state.stream); // it is all heard from its beginning
     case "watching":
       return { ...state, stages: state.stages.map(() => 0) };
     case "decoded":
