@@ -29,11 +29,11 @@ DEADLINE_S = 240.0
 PROFILE = Profile(
     readers=ReaderPool(num_cpus=0.1),
     encoders=EncoderPool(num_cpus=0.1),
-    decoders=DecoderPool(num_cpus=0.1, kv_tokens=8_192),
+    decoders=DecoderPool(num_cpus=0.1, kv_tokens=8_192, question_tokens=3_000),
     stall_s=60,
 )
-# Long enough not to be over before the kill takes effect.
-QUESTION = {"question": "Why?", "stream": True, "max_tokens": 1000, "temperature": 0}
+LONG_TOKENS = 2_500  # seconds: not over before the kill takes effect, on a busy machine too
+QUESTION = {"question": "Why?", "stream": True, "max_tokens": LONG_TOKENS, "temperature": 0}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture
 def web(fleet: Fleet, tmp_path: Path) -> Iterator[httpx2.Client]:
     videos = ServedVideos(name=MODEL, session=fleet.session, sampling=Sampling(max_new_tokens=8))
-    app = endpoint(videos, EndpointOptions(), tmp_path / "data", limits=DecodeLimits())
+    options = EndpointOptions(max_answer_tokens=LONG_TOKENS)
+    app = endpoint(videos, options, tmp_path / "data", limits=DecodeLimits())
     with (
         served(app) as address,
         httpx2.Client(base_url=address, timeout=DEADLINE_S) as web,
