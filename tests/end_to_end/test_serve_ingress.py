@@ -3,6 +3,7 @@
 Its actors are a fleet with a name, which a batch shares: `vidray batch run` in its own process.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from jobs.lab.bench.endpoint_process import num_held
 from jobs.lab.free_ports import free_port
 from jobs.serve.desk_actor import DeskSettings
 from jobs.serve.endpoint_options import EndpointOptions
+from jobs.serve.front import OPEN_ROUTES
 from jobs.serve.ingress import deployment
 from jobs.serving import ServingOptions
 from pipeline.store.open import open_store
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.timeout(300)
 DEADLINE_S = 120.0
 NUM_CLIPS = 6
 LONG_TOKENS = 1_900
+KEY = "correct horse"
 INGRESS, PROXY, DESK = "ServeReplica:vidray:Ingress", "ray::ProxyActor", "ray::DeskActor"
 FLEET = "main"
 EVENTS, OUT = "events.jsonl", "out"
@@ -58,14 +61,16 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> ServingOptions:
 def web(
     serving: ServingOptions, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx2.Client]:
-    """Two ingress replicas before one desk."""
+    """Two ingress replicas before one desk, which wants a key."""
     import ray
     from ray import serve
 
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"ann:{hashlib.sha256(KEY.encode()).hexdigest()}")
     settings = DeskSettings(
         serving=serving,
         endpoint=EndpointOptions(
-            anyone=True, data=tmp_path_factory.mktemp("data"), max_answer_tokens=LONG_TOKENS
+            keys=keys, data=tmp_path_factory.mktemp("data"), max_answer_tokens=LONG_TOKENS
         ),
     )
     port = free_port()
@@ -74,7 +79,11 @@ def web(
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         two = deployment().options(num_replicas=2, ray_actor_options={"num_cpus": 0.1})
         serve.run(two.bind(settings), name="vidray", route_prefix="/")
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as web:
+        with httpx2.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            timeout=DEADLINE_S,
+            headers={"authorization": f"Bearer {KEY}"},
+        ) as web:
             yield web
     finally:
         serve.shutdown()
@@ -239,6 +248,20 @@ def begin_batch(
              "--address", ray.get_runtime_context().gcs_address,
              "--max-new-tokens", max_new_tokens, "--videos-per-part", 1)  # fmt: skip
     return begin(folder / EVENTS, archive, folder / OUT, *flags)
+
+
+def test_every_route_wants_a_key_and_none_fails_at_a_request_that_says_nothing(
+    web: httpx2.Client,
+):
+    paths = web.get("/openapi.json").json()["paths"]
+    routes = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    assert len(routes) > 20
+    with httpx2.Client(base_url=web.base_url, timeout=DEADLINE_S) as nobody:
+        for method, path in [*routes, ("HEAD", "/healthz"), ("GET", "/nowhere")]:
+            url = path.replace("{", "").replace("}", "")
+            status = 200 if path in OPEN_ROUTES else 401
+            assert nobody.request(method, url).status_code == status, (method, path)
+            assert web.request(method, url).status_code < 500, (method, path)
 
 
 def test_a_killed_ingress_costs_its_connections_and_nothing_else(
