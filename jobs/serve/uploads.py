@@ -147,8 +147,7 @@ class Uploads:
             expires_at=now + int(self._keep_s),
             media=media_facts(media),
         )
-        file.path.replace(self._blobs / sha256)
-        self._write(upload)
+        await asyncio.to_thread(self._take_in, file.path, upload)
         return upload
 
     def get(self, upload_id: str, *, owner: str) -> Upload:
@@ -201,7 +200,8 @@ class Uploads:
         except FileNotFoundError:
             return None
 
-    def _write(self, upload: Upload) -> None:
+    def _take_in(self, path: Path, upload: Upload) -> None:
+        path.replace(self.path(upload))
         part = self._incoming / f"{uuid4().hex}.json"
         part.write_text(json.dumps(asdict(upload)), "utf-8")
         os.replace(part, self._facts / upload.id)

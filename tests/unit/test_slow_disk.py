@@ -1,6 +1,7 @@
 """A disk that stands still holds up the stream whose words it takes, and nobody else."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,33 @@ def test_words_of_other_streams_come_while_the_disk_stands_still_for_one(
         answer = waiting.result(TIMEOUT_S)
         assert (answer["status"], bool(answer["text"])) == ("done", True)
         assert web.get(stuck).json()["answers"] == [answer]
+
+
+def test_others_are_answered_while_an_upload_waits_for_the_disk(
+    app: FastAPI, clip: Path, monkeypatch: pytest.MonkeyPatch
+):
+    is_reached, goes_on = threading.Event(), threading.Event()
+    replace = os.replace
+
+    def wait_and_replace(source: Path, target: Path) -> None:
+        is_reached.set()
+        assert goes_on.wait(3 * TIMEOUT_S)
+        replace(source, target)
+
+    monkeypatch.setattr("jobs.serve.uploads.os.replace", wait_and_replace)
+    with (
+        served(app) as address,
+        httpx2.Client(base_url=address, timeout=TIMEOUT_S) as web,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        sending = beside.submit(uploaded, web, clip)
+        try:
+            assert is_reached.wait(TIMEOUT_S)
+            assert web.get("/healthz").status_code == 200
+        finally:
+            goes_on.set()
+        file_id = sending.result(TIMEOUT_S)
+        assert web.get(f"/v1/files/{file_id}").json()["id"] == file_id
 
 
 def test_what_is_yet_to_be_written_at_the_end_is_written_and_holds_up_no_loop(
