@@ -165,6 +165,7 @@ def _tell_measured(channel: socket.socket, outputs: "array[int]", is_refused: by
 
 def _read(video: VideoFile, runs: list[Run], order: ReadOrder, ring: Ring) -> None:
     video.use_threads(order.threads)
+    video.allow_left_bits(order.leaves_bits)
     for run in runs:
         for frame in video.frames(run, may_skip=order.may_skip):
             if frame is None:

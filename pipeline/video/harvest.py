@@ -60,7 +60,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Awaited:
-    """A picture that others refer to. is_sure: its packet shows one, or the decoder complains."""
+    """A picture that others refer to. is_sure: it is broken if it does not come out."""
 
     stamp: int
     is_sure: bool
@@ -104,7 +104,8 @@ class Harvest(Generic[P]):
         elif is_behind_loss:
             self._groups.append(_Group(number, NO_STAMP, is_whole=False))
         elif is_referred_to is not False:
-            self._awaited[number] = _Awaited(stamp, is_sure=is_referred_to is True)
+            is_sure = is_holed or is_referred_to is True
+            self._awaited[number] = _Awaited(stamp, is_sure=is_sure)
         if number in self._wanted:
             self._stamps[number] = stamp
 

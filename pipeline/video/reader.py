@@ -269,6 +269,7 @@ class Media:
             slot_bytes=slot_bytes,
             num_indexed=len(self.info.pts),
             threads=threads,
+            leaves_bits=self._header.leaves_bits,
             may_skip=not self._order_of_frames.is_measured,
         )
 

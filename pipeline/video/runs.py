@@ -30,6 +30,7 @@ class Runs:
             keys=_within(self._keys, key, last),
             losses=_within(self._losses, key, last),
             silent=_within(self._silent, key, last),
+            unended=_within(self._unended, key, last),
         )
 
     @cached_property
@@ -65,6 +66,11 @@ class Runs:
         shows = self._packets.marks & (Mark.DISCARD | Mark.HIDDEN) == Mark.DISCARD
         shows[self._order.packets] = True
         return np.flatnonzero(~shows)
+
+    @cached_property
+    def _unended(self) -> NDArray[np.int64]:
+        """The numbers of the packets without their end."""
+        return np.flatnonzero(self._packets.marks & Mark.UNENDED)
 
 
 def _within(numbers: NDArray[np.int64], first: int, last: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ FROM_START = -1  # a run that begins with the first packet of the file
 NO_STAMP = -(1 << 63)  # of a packet that has none
 
 _PACKETS_PER_MESSAGE = 512  # of each list
-_RUN = struct.Struct("<qqIIII?")
+_RUN = struct.Struct("<qqIIIII?")
 _FRAME = struct.Struct("<IIi")
 
 
@@ -56,6 +56,7 @@ class Mark(IntFlag):
     CORRUPT = 8
     BEHIND_LOSS = 16  # what stood before it in the stream is not in the file
     PACKED = 32  # it holds two pictures: another packet stands for the second
+    UNENDED = 64  # its end is zeros, as if it had never been written
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Header:
     declared_duration_s: _Seconds  # 0 if unknown
     is_cut: bool  # the file ends before its own header says
     is_still: bool
+    leaves_bits: bool  # behind the last block of a picture, where others' are damage
     flags: tuple[str, ...]
 
 
@@ -113,6 +115,7 @@ class ReadOrder:
     slot_bytes: int
     num_indexed: int  # frames in the index
     threads: int
+    leaves_bits: bool  # as in the Header
     may_skip: bool  # what no other picture refers to can be left out packet by packet
 
 
@@ -132,6 +135,7 @@ class Run:
     key: number and stamp of the packet to begin with. stamps: those of the wanted packets, so that
     a seek which loses count is noticed. keys: the keyframes on the way, as the index knows them.
     losses: the packets on the way that are behind a loss. silent: those that show no picture.
+    unended: those without their end.
     """
 
     key: int
@@ -141,6 +145,7 @@ class Run:
     keys: tuple[int, ...] = ()
     losses: tuple[int, ...] = ()
     silent: tuple[int, ...] = ()
+    unended: tuple[int, ...] = ()
 
     def from_picture(self, number: int) -> "Run":
         """The same without the pictures that are shown before this one."""
@@ -149,7 +154,7 @@ class Run:
 
     @property
     def lists(self) -> tuple[tuple[int, ...], ...]:
-        return (self.wanted, self.stamps, self.keys, self.losses, self.silent)
+        return (self.wanted, self.stamps, self.keys, self.losses, self.silent, self.unended)
 
 
 @dataclass(frozen=True, slots=True)

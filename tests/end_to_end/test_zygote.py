@@ -134,7 +134,7 @@ def test_a_zygote_that_hangs_is_replaced_and_the_video_may_be_tried_again(clip: 
 
 LONG_ORDER = ReadOrder(
     reader="pyav", width=16, height=16, num_slots=2, slot_bytes=4096, num_indexed=1, threads=1,
-    may_skip=False,
+    leaves_bits=False, may_skip=False,
 )  # fmt: skip
 MANY_RUNS = [Run(FROM_START, 0, tuple(range(1000)), tuple(range(1000)))] * 500  # fill any socket
 

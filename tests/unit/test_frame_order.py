@@ -48,6 +48,7 @@ def header(depth: int) -> Header:
         declared_duration_s=0.0,
         is_cut=False,
         is_still=False,
+        leaves_bits=False,
         flags=(),
     )
 

@@ -44,6 +44,18 @@ def test_what_comes_out_of_a_packet_with_a_hole_is_broken_whatever_the_decoder_s
         assert damaged(holed=(number,)) == damaged(corrupt=(number,))
 
 
+def test_what_does_not_come_out_of_a_packet_with_a_hole_is_broken_though_nobody_complains() -> None:
+    for is_holed in (True, False):
+        harvest: Harvest[Picture] = Harvest((0, 2), num_threads=1)
+        harvest.feed(0, stamp=0, is_key=True)
+        harvest.take(0, Picture())
+        harvest.feed(1, stamp=1, is_key=False, is_referred_to=None, is_holed=is_holed)
+        harvest.feed(2, stamp=2, is_key=False)
+        harvest.take(2, Picture())
+        harvest.drain()
+        assert [picture is None for picture in harvest.settled()] == [False, is_holed]
+
+
 def test_a_broken_picture_to_which_none_refers_costs_itself_alone() -> None:
     assert damaged(lost=(2,)) == damaged(corrupt=(2,)) == [2]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.video.holes import holds_hole
+from pipeline.video.holes import holds_hole, is_seldom, lacks_end
 
 AVCC = b"\1\x64\0\x0a\xff\xe1\0\0\1\0"  # units behind lengths of four bytes
 HVCC = b"\1" + bytes(20) + b"\3" + bytes(2)
@@ -61,3 +61,21 @@ def test_a_packet_of_nothing_but_holes_takes_no_longer(extradata: bytes, pattern
     holds = holds_hole("h264", extradata)
     assert holds is not None
     holds(memoryview(b"\0\0\1\x06" + pattern * (1 << 20)))
+
+
+def test_what_ends_in_more_zeros_than_an_encoder_leaves_lacks_its_end() -> None:
+    lacks = lacks_end("vp9")
+    assert lacks is not None
+    assert lacks(memoryview(BODY + bytes(16)))
+    for sound in (BODY, BODY + bytes(15), HOLE, b"", BODY + bytes(16) + b"\1"):
+        assert not lacks(memoryview(sound))
+    assert not lacks(memoryview(bytes(99)))  # it has no beginning either: it is not decoded
+    assert lacks_end("prores") is None  # filled up to a size
+
+
+def test_what_many_packets_have_is_no_damage() -> None:
+    assert is_seldom(1, 1)
+    assert is_seldom(2, 10)
+    assert not is_seldom(3, 10)
+    assert is_seldom(50, 1000)
+    assert not is_seldom(51, 1000)

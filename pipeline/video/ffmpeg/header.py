@@ -54,6 +54,7 @@ def header_of(
         declared_frames=max(0, stream.frames),
         declared_duration_s=_declared_duration_s(video),
         is_cut=video.is_cut,
+        leaves_bits=False,
         is_still=video.demuxer in STILL_DEMUXERS,
         flags=tuple(_flags(video, first)),
     )

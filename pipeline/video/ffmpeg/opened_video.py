@@ -50,6 +50,7 @@ class OpenedVideo:
         self._fd = fd
         self._max_pixels = max_pixels
         self._has_decoded = self._has_refused = False
+        self._may_leave_bits = False
         self._open()
 
     @property
@@ -74,6 +75,17 @@ class OpenedVideo:
     @property
     def is_interlaced(self) -> bool:
         return self.context.field_order > 1  # 0 is unknown, 1 progressive
+
+    @property
+    def tells_left_bits(self) -> bool:
+        """Whether its decoder complains of bits behind the last block of a picture."""
+        return self.context.codec.canonical_name == "h264" and not self._may_leave_bits
+
+    def allow_left_bits(self, may_leave_bits: bool) -> None:
+        """Take them for no damage from here on, or do; the decoder is opened anew for that."""
+        if may_leave_bits != self._may_leave_bits:
+            self._may_leave_bits = may_leave_bits
+            self.reopen()
 
     def reopen(self, *, thread_type: str = "AUTO", **decoder_options: str) -> None:
         self.container.close()
@@ -171,7 +183,8 @@ class OpenedVideo:
                 if stream.index != self.stream.index:
                     stream.discard = Discard.all
             context = self.context
-            context.options = {"max_pixels": str(self._max_pixels), **decoder_options}
+            strictness = {"err_detect": "aggressive"} if self.tells_left_bits else {}
+            context.options = {"max_pixels": str(self._max_pixels), **strictness, **decoder_options}
             context.thread_count = self.threads
             context.thread_type = thread_type
         self._is_at_start = True

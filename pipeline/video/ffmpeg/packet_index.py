@@ -13,6 +13,7 @@ from pipeline.errors import BadInput, FailureCode
 from pipeline.video.ffmpeg.codecs import LOSSY_DEMUXERS
 from pipeline.video.ffmpeg.opened_video import OpenedVideo
 from pipeline.video.hidden import hides_picture, packs_pictures
+from pipeline.video.holes import is_seldom, lacks_end
 from pipeline.video.losses import misses_reference
 from pipeline.video.wire import NO_STAMP, Mark
 
@@ -20,6 +21,7 @@ _PACKETS_TO_FIRST_FRAME = 1000
 _KEY_OFFSETS = {"mov": 0, "avi": 8}  # from where the index points to where packets begin
 # Plain numbers for what is done with every packet: flags of an enum take a microsecond each.
 _KEY, _DISCARD, _CORRUPT = map(int, (Mark.KEY, Mark.DISCARD, Mark.CORRUPT))
+_UNENDED = int(Mark.UNENDED)
 
 
 @dataclass(slots=True)
@@ -39,7 +41,8 @@ def index_packets(video: OpenedVideo, *, max_packets: int) -> tuple[PacketIndex,
     coded = video.codec
     hides, packs = hides_picture(*coded), packs_pictures(coded[0])
     misses = misses_reference(*coded) if video.demuxer in LOSSY_DEMUXERS else None
-    looks = hides is not None or packs is not None or misses is not None
+    lacks = lacks_end(coded[0])
+    looks = any(test is not None for test in (hides, packs, misses, lacks))
     index = PacketIndex()
     stamps, marks = index.stamps, index.marks
     places: list[int | None] = []
@@ -59,6 +62,8 @@ def index_packets(video: OpenedVideo, *, max_packets: int) -> tuple[PacketIndex,
                 mark |= Mark.PACKED
             if misses is not None and misses(memoryview(packet), bool(mark & _KEY)):
                 mark |= Mark.BEHIND_LOSS
+            if lacks is not None and lacks(memoryview(packet)):
+                mark |= Mark.UNENDED
         stamp = packet.pts
         if stamp is None:
             stamp = NO_STAMP
@@ -78,6 +83,7 @@ def index_packets(video: OpenedVideo, *, max_packets: int) -> tuple[PacketIndex,
     _mark_tabled(video, marks, places)
     _mark_cued(video, stamps, marks)
     _mark_losses(video.demuxer, marks)
+    _unmark_filled(marks)
     return index, first
 
 
@@ -117,6 +123,16 @@ def _mark_losses(demuxer: str, marks: bytearray) -> None:
     for number in range(len(marks) - step):
         if marks[number] & _CORRUPT:
             marks[number + step] |= Mark.BEHIND_LOSS
+
+
+def _unmark_filled(marks: bytearray) -> None:
+    """Where many packets end in zeros, that is how they were written."""
+    if not any(mark & _UNENDED for mark in set(marks)):
+        return
+    unended = [number for number, mark in enumerate(marks) if mark & _UNENDED]
+    if not is_seldom(len(unended), len(marks)):
+        for number in unended:
+            marks[number] &= ~_UNENDED
 
 
 def _keys_in_order(entries: IndexEntries) -> Iterator[IndexEntry]:

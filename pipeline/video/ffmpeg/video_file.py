@@ -24,6 +24,7 @@ from pipeline.video.cropping import Margins, margins_of
 from pipeline.video.descriptions import require_one_codec
 from pipeline.video.ffmpeg.codecs import SKIPPING_DECODERS
 from pipeline.video.ffmpeg.header import header_of
+from pipeline.video.ffmpeg.left_bits import leaves_bits
 from pipeline.video.ffmpeg.opened_video import OpenedVideo
 from pipeline.video.ffmpeg.packet_index import index_packets
 from pipeline.video.ffmpeg.painter import Painter
@@ -73,6 +74,9 @@ class VideoFile:
             if not self._painter.margins.fits(first.width, first.height):
                 self._painter = Painter(Margins())
             header = header_of(self._video, index, first, self._painter.margins)
+            if leaves_bits(self._video, first):
+                self.allow_left_bits(True)
+                header = replace(header, leaves_bits=True)
         if self._video.demuxer == "mov" and not self._video.is_cut:
             num_shown = sum(not mark & Mark.DISCARD for mark in index.marks)
             if leaves_rest(self._fd, track=self._video.stream.id, num_shown=num_shown):
@@ -112,7 +116,9 @@ class VideoFile:
             for number, packet in zip(count(), self._video.packets(), strict=False):
                 if number >= len(self._marks):
                     break
-                is_refused[number] = holds is not None and holds(memoryview(packet))
+                is_refused[number] = bool(self._marks[number] & Mark.UNENDED) or (
+                    holds is not None and holds(memoryview(packet))
+                )
                 packet = _tagged(packet, number)
                 try:
                     frames = self._video.context.decode(packet)
@@ -135,6 +141,10 @@ class VideoFile:
     def use_threads(self, count: int) -> None:
         """Decode with so many threads from here on; a decoder has to be opened anew for that."""
         self._video.use_threads(count)
+
+    def allow_left_bits(self, may_leave_bits: bool) -> None:
+        """Whether bits behind the last block of a picture are no damage, as a scan told."""
+        self._video.allow_left_bits(may_leave_bits)
 
     def frames(self, run: Run, *, may_skip: bool) -> Iterator[VideoFrame | None]:
         """Decode one run: for each wanted packet, in order, its frame, or None if it is damaged."""
@@ -184,24 +194,27 @@ class VideoFile:
         may_skip = may_skip and context.name in SKIPPING_DECODERS and not self._video.is_interlaced
         referred, holds = referred_to(*self._video.codec), holds_hole(*self._video.codec)
         unfed = dict(zip(run.wanted, run.stamps, strict=True))
-        keys, losses, silent = map(frozenset, (run.keys, run.losses, run.silent))
+        keys, losses, silent, unended = map(
+            frozenset, (run.keys, run.losses, run.silent, run.unended)
+        )
         latest = NO_STAMP
         for number, packet in packets:
             stamp = NO_STAMP if packet.pts is None else packet.pts
             if unfed.get(number, stamp) != stamp:
                 break  # this is another packet: the demuxer lost count, or a seek did
             is_key = number in keys
+            is_holed = number in unended or (holds is not None and holds(memoryview(packet)))
+            # A hidden picture is there for others' sake.
+            is_referred_to = (
+                is_holed if number in silent else _is_referred_to(packet, latest, referred)
+            )
             harvest.feed(
                 number,
                 stamp=stamp,
                 is_key=is_key,
                 is_behind_loss=number in losses,
-                is_referred_to=(
-                    not is_key
-                    and number not in silent
-                    and _is_referred_to(packet, latest, referred)
-                ),
-                is_holed=holds is not None and holds(memoryview(packet)),
+                is_referred_to=not is_key and is_referred_to,
+                is_holed=is_holed,
             )
             latest = stamp if is_key else max(latest, stamp)
             if may_skip:
