@@ -89,11 +89,7 @@ def until_refused(port: int) -> None:
 
 @pytest.mark.parametrize(
     ("first", "then"),
-    [
-        (signal.SIGTERM, signal.SIGINT),
-        (signal.SIGINT, signal.SIGINT),
-        (signal.SIGINT, "the end of the grace"),
-    ],
+    [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, "the end of the grace")],
 )
 def test_a_server_told_again_or_out_of_time_hangs_up_on_all_and_ends_quietly(
     first: signal.Signals, then: signal.Signals | str
