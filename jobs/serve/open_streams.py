@@ -103,7 +103,8 @@ class OpenStreams:
     async def sweep(self) -> None:
         """Close what nobody has asked for long enough."""
         for stream in self.all:
-            if not stream.num_running and stream.used_at + FORGET_S <= time.time():
+            is_open = self._streams.get(stream.key) is stream  # others may give way meanwhile
+            if is_open and not stream.num_running and stream.used_at + FORGET_S <= time.time():
                 await self.close(stream)
         await self.journal.sweep()
 

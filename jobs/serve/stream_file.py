@@ -8,8 +8,8 @@ from pathlib import Path
 
 class StreamFile:
     """A first line, and what `replace` and `add` bring, one call at a time, from any thread. What
-    fails to be written is given up: the rest of it would be another stream's. Whoever else has
-    written the file anew has it.
+    fails to be written is given up, without an error: the rest of it would be another stream's.
+    Whoever else has written the file anew has it.
     """
 
     def __init__(self, path: Path, head: bytes) -> None:
@@ -45,14 +45,16 @@ class StreamFile:
             part.replace(self._path)
             self.size_bytes = len(data)
         except OSError:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # as of a disk that can only be read by now
+                part.unlink()
             self.remove()
 
     def close(self) -> None:
         """It stays as it is."""
-        if self._file is not None:
-            os.close(self._file)
-        self._file = None
+        file, self._file = self._file, None  # whatever comes of it, the number may be another's
+        if file is not None:
+            with suppress(OSError):
+                os.close(file)
 
     def remove(self) -> None:
         """It goes."""

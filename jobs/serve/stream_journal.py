@@ -55,6 +55,7 @@ class StreamJournal:
         self._by_body: dict[BodyKey, str] = {}
         self._threads: Executor | None = None
         self._steps: dict[str, asyncio.Task[None]] = {}  # under way with a stream's file, the last
+        self._kept: set[str] = set()  # to be on the disk alone no more, at any moment
 
     async def open(self) -> None:
         """Take in what was left here."""
@@ -114,9 +115,14 @@ class StreamJournal:
 
     async def keep(self, stream: SharedStream) -> None:
         """Have it on the disk, as it goes. Returns when it is there and not on the disk alone."""
-        file = StreamFile(self._path(stream.id), stream.entry.line)
-        await stream.log.keep_in(file, self._threads)
-        self._strike(stream.id)
+        self._kept.add(stream.id)
+        try:
+            await self.written(stream.id)
+            file = StreamFile(self._path(stream.id), stream.entry.line)
+            await stream.log.keep_in(file, self._threads)
+            self._strike(stream.id)
+        finally:
+            self._kept.discard(stream.id)
 
     def leave(self, stream: SharedStream) -> None:
         """It is on the disk alone from now on, as it is."""
@@ -125,7 +131,8 @@ class StreamJournal:
         self._note(_Left(stream.entry, answers))
         self._after_last_words(stream, os.utime)
         for stream_id in list(self._left)[: max(0, len(self._left) - MAX_LEFT)]:
-            self.remove(stream_id)
+            if stream_id not in self._kept:
+                self.remove(stream_id)
 
     def end(self, stream: SharedStream) -> None:
         """It is over, and was not on the disk alone."""
@@ -138,9 +145,10 @@ class StreamJournal:
 
     async def sweep(self) -> None:
         """Remove what was left too long ago."""
-        left = dict(self._left)
+        # A file that is being touched, as its stream is left, may look old until it is.
+        left = {each: what for each, what in self._left.items() if each not in self._steps}
         for stream_id in await self._in_thread(lambda: [*filter(self._is_old, left)]):
-            if self._left.get(stream_id) is left[stream_id]:  # and not opened meanwhile
+            if self._left.get(stream_id) is left[stream_id] and stream_id not in self._kept:
                 self.remove(stream_id)
 
     def _is_old(self, stream_id: str) -> bool:
@@ -167,7 +175,7 @@ class StreamJournal:
                 with suppress(OSError):
                     await step()
             finally:
-                if self._steps[stream_id] is task:
+                if self._steps.get(stream_id) is task:  # all may be cut off, in any order
                     del self._steps[stream_id]
 
         task = self._steps[stream_id] = asyncio.create_task(run())

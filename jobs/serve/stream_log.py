@@ -231,7 +231,7 @@ class StreamLog:
     def _tell(self, end: int) -> None:
         """Everything up to this event may be heard."""
         answers = {event.answer for event in self._between(self._told, end)}
-        is_all = None in answers or self._told < self._lost_to
+        is_all = None in answers or self._told < self._lost_to or self._is_closed
         self._told = end
         self._wake(*(self._waiting if is_all else {None, *answers}))
 
