@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,6 +118,7 @@ class Uploads:
         self._keep_s = keep_s
         self._limits = limits
         self._probing = asyncio.Semaphore(PROBES_AT_ONCE)
+        self._blobs_turn = threading.Lock()  # whether anybody has the same bytes is seen under it
         self._incoming, self._blobs, self._facts = (
             folder / name for name in ("incoming", "blobs", "files")
         )
@@ -173,9 +175,11 @@ class Uploads:
         return self._blobs / upload.sha256
 
     def remove(self, upload: Upload) -> None:
-        (self._facts / upload.id).unlink(missing_ok=True)
-        if not any(other.sha256 == upload.sha256 for other in self._all()):
-            self.path(upload).unlink(missing_ok=True)
+        """May wait for the disk."""
+        with self._blobs_turn:
+            (self._facts / upload.id).unlink(missing_ok=True)
+            if not any(other.sha256 == upload.sha256 for other in self._all()):
+                self.path(upload).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what has expired, and what nobody finished sending."""
@@ -201,10 +205,11 @@ class Uploads:
             return None
 
     def _take_in(self, path: Path, upload: Upload) -> None:
-        path.replace(self.path(upload))
-        part = self._incoming / f"{uuid4().hex}.json"
-        part.write_text(json.dumps(asdict(upload)), "utf-8")
-        os.replace(part, self._facts / upload.id)
+        with self._blobs_turn:
+            path.replace(self.path(upload))
+            part = self._incoming / f"{uuid4().hex}.json"
+            part.write_text(json.dumps(asdict(upload)), "utf-8")
+            os.replace(part, self._facts / upload.id)
 
 
 def source_at(path: Path, sha256: str) -> Source:
