@@ -34,6 +34,7 @@ class CodedPicture:
     num_numbers: int  # until they begin anew; 0: they may leave some out
     order: int  # the low bits of its count
     span: int  # how far they reach; 0: pictures are shown as they are decoded
+    is_bottom: bool | None  # of a field; None: a frame
 
 
 class H264Headers:
@@ -46,6 +47,11 @@ class H264Headers:
         self._length_bytes = (extradata[4] & 3) + 1 if is_avcc else 0
         for unit in avcc_units(extradata) if self._length_bytes else units(extradata):
             self._learn(unit)
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether a picture may be coded as two fields."""
+        return any(sequence.has_fields for sequence in self.sequences.values())
 
     def picture(self, packet: memoryview, *, learns: bool = True) -> CodedPicture | None:
         """The picture that a packet begins with."""
@@ -75,8 +81,8 @@ class H264Headers:
         bits.golomb()
         bits.take(2 * sequence.has_planes)
         number = bits.take(sequence.number_bits)
-        if sequence.has_fields and bits.take(1):
-            bits.take(1)
+        is_field = sequence.has_fields and bits.take(1)
+        is_bottom = bool(bits.take(1)) if is_field else None
         is_idr = unit[0] & 31 == _IDR
         if is_idr:
             bits.golomb()
@@ -89,6 +95,7 @@ class H264Headers:
             num_numbers=0 if sequence.may_skip else 1 << sequence.number_bits,
             order=bits.take(sequence.order_bits),
             span=1 << sequence.order_bits if sequence.order_bits else 0,
+            is_bottom=is_bottom,
         )
 
     def _learn(self, unit: bytes) -> None:

@@ -29,7 +29,7 @@ class Runs:
             stamps=tuple(stamps[wanted].tolist()),
             keys=_within(self._keys, key, last),
             losses=_within(self._losses, key, last),
-            silent=_within(self._silent, key, last),
+            silent=_within(self._silent, key, last + 1),
             unended=_within(self._unended, key, last),
         )
 

@@ -134,8 +134,8 @@ class Run:
     Packets are known by their number in decoding order: stamps may be missing, repeated or wrong.
     key: number and stamp of the packet to begin with. stamps: those of the wanted packets, so that
     a seek which loses count is noticed. keys: the keyframes on the way, as the index knows them.
-    losses: the packets on the way that are behind a loss. silent: those that show no picture.
-    unended: those without their end.
+    losses: the packets on the way that are behind a loss. silent: those that show no picture,
+    and so behind the last of them. unended: those without their end.
     """
 
     key: int

@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from pipeline.errors import BadInput, FailureCode
 from pipeline.video.ffmpeg.codecs import LOSSY_DEMUXERS
 from pipeline.video.ffmpeg.opened_video import OpenedVideo
+from pipeline.video.fields import second_field
 from pipeline.video.hidden import hides_picture, packs_pictures
 from pipeline.video.holes import is_seldom, lacks_end
 from pipeline.video.losses import misses_reference
@@ -41,11 +42,12 @@ def index_packets(video: OpenedVideo, *, max_packets: int) -> tuple[PacketIndex,
     coded = video.codec
     hides, packs = hides_picture(*coded), packs_pictures(coded[0])
     misses = misses_reference(*coded) if video.demuxer in LOSSY_DEMUXERS else None
-    lacks = lacks_end(coded[0])
-    looks = any(test is not None for test in (hides, packs, misses, lacks))
+    lacks, is_second = lacks_end(coded[0]), second_field(*coded)
+    looks = any(test is not None for test in (hides, packs, misses, lacks, is_second))
     index = PacketIndex()
     stamps, marks = index.stamps, index.marks
     places: list[int | None] = []
+    seconds: list[int] = []  # fields of the picture before
     first: VideoFrame | None = None
     last_stamp = NO_STAMP
     for packet in video.packets():
@@ -64,6 +66,9 @@ def index_packets(video: OpenedVideo, *, max_packets: int) -> tuple[PacketIndex,
                 mark |= Mark.BEHIND_LOSS
             if lacks is not None and lacks(memoryview(packet)):
                 mark |= Mark.UNENDED
+            if is_second is not None and is_second(memoryview(packet)):
+                mark |= Mark.HIDDEN
+                seconds.append(number)
         stamp = packet.pts
         if stamp is None:
             stamp = NO_STAMP
@@ -84,6 +89,8 @@ def index_packets(video: OpenedVideo, *, max_packets: int) -> tuple[PacketIndex,
     _mark_cued(video, stamps, marks)
     _mark_losses(video.demuxer, marks)
     _unmark_filled(marks)
+    for number in seconds:
+        marks[number] &= ~_KEY
     return index, first
 
 

@@ -222,7 +222,7 @@ class VideoFile:
             for frame in self._video.decode(_tagged(packet, number), on_refusal=harvest.refuse):
                 yield frame.pts, frame
             unfed.pop(number, None)
-            if not unfed:
+            if not unfed and number + 1 not in silent:  # it may be the last picture's second field
                 break
         for frame in self._video.decode(None, on_refusal=harvest.refuse):
             yield frame.pts, frame
