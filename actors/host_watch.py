@@ -7,6 +7,7 @@ from ray.exceptions import ActorDiedError, RayError
 
 from actors.calls import Handle
 from actors.pools import NAMESPACE
+from pipeline.threads import in_thread
 
 PAUSE_S = 0.5  # between the loss of a call and the next one
 
@@ -46,7 +47,8 @@ async def _is_dead(host: Handle) -> bool:
 
 async def _found(name: str) -> Handle | None:
     try:
-        host: Handle = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
+        # Of a cluster that ends meanwhile it never returns.
+        host: Handle = await in_thread(ray.get_actor, name, namespace=NAMESPACE)
     except ValueError:
         return None
     return host
