@@ -16,6 +16,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from actors.ray_private import life_of
 from pipeline.errors import CallLost, ConfigError, Transient, VidrayError
+from pipeline.threads import in_thread
 
 Result = TypeVar("Result")
 
@@ -83,10 +84,10 @@ async def recover(actor: Handle, *, patience_s: float) -> bool:
     anybody had a connection, every call fails soon, so that `answer_of` never finds it silent. One
     that still loads its model is not up.
     """
-    life = await asyncio.to_thread(life_of, actor)
+    life = await in_thread(life_of, actor)
     if await until_ready(actor, patience_s=patience_s):
         return True
-    if life is not None and life == await asyncio.to_thread(life_of, actor):
+    if life is not None and life == await in_thread(life_of, actor):
         restart(actor)
     return False
 

@@ -31,6 +31,7 @@ from pipeline.events import Listener, ignore
 from pipeline.pool import Pool
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
+from pipeline.threads import in_thread
 from pipeline.video.confinement import MEASURES
 from pipeline.video.source import Source
 
@@ -165,7 +166,7 @@ class Fleet:
                 if all(life_of(actor) is None for actor in actors)
             )
 
-        return await asyncio.to_thread(look)
+        return await in_thread(look)
 
     async def attempt(self, run: Callable[[], Awaitable[Value]]) -> Value:
         """What a run returns that lost nothing; Transient after `max_attempts` that lost an actor.
@@ -196,7 +197,7 @@ class Fleet:
         """Look whether an actor has died, or is away, since anybody looked."""
         pools = self.pools
         actors = (*self.hosts, *pools.readers, *pools.encoders, *pools.decoders)
-        lives = await asyncio.to_thread(lambda: tuple(map(life_of, actors)))
+        lives = await in_thread(lambda: tuple(map(life_of, actors)))
         self._num_deaths += None in lives or lives != (self._lives or lives)
         self._lives = lives
 

@@ -80,7 +80,10 @@ def begun_by_ray() -> Iterator[list[int]]:
 
 
 def life_of(actor: Any) -> int | None:
-    """Which life of an actor that is up this is; None for one that is not, or if Ray can't tell."""
+    """Which life of an actor that is up this is; None for one that is not, or if Ray can't tell.
+
+    It may never return while a cluster ends: call it in a thread that nobody waits for.
+    """
     try:
         facts: dict[str, Any] = actors(actor._actor_id.hex())  # noqa: SLF001 - no public call
     except Exception:  # noqa: BLE001 - of any kind, from Ray's own parts; the next look says more

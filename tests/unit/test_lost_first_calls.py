@@ -1,6 +1,7 @@
 """Whatever a fleet is asked, a call that gets lost is made again: no command ends for one."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,9 +18,9 @@ from pipeline.errors import Transient
 from pipeline.tasks.tasks import Tasks
 from pipeline.video.confinement import MEASURES
 from pipeline.video.source import Source
-from tests.virtual_time import run_virtually
 
 LOST = ActorUnavailableError("its answer was lost", None)
+TIMEOUT_S = 60.0
 SOURCE = Source(uri="it", path=Path("it"))
 
 
@@ -96,5 +97,35 @@ def test_a_call_that_gets_lost_is_made_again(
     reader, host = Actor(sandbox=MEASURES), Actor(refusal=answer)
     pools: Any = Pools(readers=(reader,), encoders=(Actor(),), decoders=(Actor(),))
     it = Fleet(pools, (host,), Profile())  # type: ignore[arg-type]
-    assert run_virtually(asked(it)) == answer
+    assert asyncio.run(asyncio.wait_for(asked(it), TIMEOUT_S)) == answer
     assert {"reader": reader, "host": host}[role].calls.count(method) == 2
+
+
+def test_a_cluster_that_tells_nothing_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has been seen never to answer while it ends; Python would wait for the thread."""
+    asked, answers = threading.Event(), threading.Event()
+
+    def hangs(_: object) -> None:
+        asked.set()
+        answers.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(calls, "life_of", hangs)
+    monkeypatch.setattr(fleet, "life_of", hangs)
+    it = Fleet(Pools(readers=(Actor(),), encoders=(), decoders=()), (), Profile())  # type: ignore[arg-type]
+
+    async def give_up() -> None:
+        for waits in (it.missing(), calls.recover(Actor(), patience_s=1.0)):  # type: ignore[arg-type]
+            asked.clear()
+            looking = asyncio.ensure_future(waits)
+            while not asked.is_set():
+                await asyncio.sleep(0)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    try:
+        ends = threading.Thread(target=asyncio.run, args=(give_up(),), daemon=True)
+        ends.start()
+        ends.join(TIMEOUT_S / 2)
+        assert not ends.is_alive()
+    finally:
+        answers.set()
