@@ -8,8 +8,13 @@ import torch
 
 from jobs import cli
 from jobs.lab.bench.s3_server import S3Server
+from pipeline.config import EngineLimits
 from pipeline.families.qwen2_vl.model import Qwen2VL
-from tests.tiny_folder import write_folder
+from pipeline.local import LocalFlow, LocalModel
+from pipeline.video.options import PlanOptions
+from pipeline.video.source import Source
+from tests.media_factory import CHUNKED, Clip, make
+from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
 
 torch.set_num_threads(1)
@@ -55,6 +60,27 @@ def default_reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to name and to read; who changes one writes a folder of its own."""
     return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def local_model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    """Sees `source` in several chunks, and has room for two streams of it."""
+    folder = write_folder(tmp_path_factory.mktemp("model"), max_pixels=CHUNKED_PIXELS)
+    return LocalModel.load(folder, limits=EngineLimits(max_tokens=8_192, question_tokens=1_024))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return Source.of(make(tmp_path_factory.mktemp("clips"), Clip(num_frames=36, **CHUNKED)))
+
+
+@pytest.fixture
+def flow(local_model: LocalModel) -> Iterator[LocalFlow]:
+    """Nothing may be left open in it."""
+    flow = LocalFlow(local_model, options=PlanOptions(fps=12.0))
+    yield flow
+    flow.close()
+    assert (local_model.rank.streams, flow._held) == ((), set())
 
 
 @pytest.fixture(scope="session")

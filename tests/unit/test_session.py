@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.serve.local_host import LocalHost
-from pipeline.config import EngineLimits, Sampling, SessionLimits
+from pipeline.config import Sampling, SessionLimits
 from pipeline.engine.cache import KVCache
 from pipeline.engine.constraint import Choices
 from pipeline.engine.engine import Engine
@@ -24,34 +23,10 @@ from pipeline.tasks.tasks import Ask
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 from tests.media_factory import CHUNKED, Clip, make
-from tests.tiny_folder import CHUNKED_PIXELS, write_folder
+from tests.sessions import run, until
 
 SAMPLING = Sampling(max_new_tokens=8)
-DEADLINE_S = 100
 WINDOWS = PlanOptions(fps=12.0, long="windows", max_window_tokens=128)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    folder = write_folder(tmp_path_factory.mktemp("model"), max_pixels=CHUNKED_PIXELS)
-    return LocalModel.load(folder, limits=EngineLimits(max_tokens=8_192, question_tokens=1_024))
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return Source.of(make(tmp_path_factory.mktemp("clips"), Clip(num_frames=36, **CHUNKED)))
-
-
-@pytest.fixture
-def flow(model: LocalModel):
-    flow = LocalFlow(model, options=PlanOptions(fps=12.0))
-    yield flow
-    flow.close()
-    assert model.rank.streams == ()  # whatever was asked
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, DEADLINE_S))
 
 
 def counted(heard: list[Event]) -> Counter[str]:
@@ -142,14 +117,14 @@ def test_tokens_are_counted_as_new_once(flow: LocalFlow, source: Source):
 
 
 def test_a_stream_that_was_lost_is_watched_again_with_equal_words(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     heard: list[Event] = []
 
     async def work() -> None:
         async with Session(flow, source) as session:
             (first,) = await session.ask(["Why?"], sampling=SAMPLING)
-            (stream,) = model.rank.streams
+            (stream,) = local_model.rank.streams
             (decoder,) = flow._decoders.members
             await decoder.close(stream)  # as a restart loses it
             with pytest.raises(Transient):
@@ -162,15 +137,15 @@ def test_a_stream_that_was_lost_is_watched_again_with_equal_words(
 
 
 def test_a_loss_is_told_at_once_where_only_one_chunk_may_be_on_its_way(
-    model: LocalModel, source: Source
+    local_model: LocalModel, source: Source
 ):
     """As with the largest models: what is lost gives its room back, or nobody reads on."""
-    flow = LocalFlow(model, options=PlanOptions(fps=12.0), video_bytes=1)
+    flow = LocalFlow(local_model, options=PlanOptions(fps=12.0), video_bytes=1)
     (decoder,) = flow._decoders.members
 
     def lose(event: Event) -> None:
         if isinstance(event, Moved) and event.stage == "prefill":
-            for stream in model.rank.streams:
+            for stream in local_model.rank.streams:
                 losing.append(asyncio.ensure_future(decoder.close(stream)))
 
     losing = list[asyncio.Task[None]]()
@@ -186,7 +161,7 @@ def test_a_loss_is_told_at_once_where_only_one_chunk_may_be_on_its_way(
 
 
 def test_a_closed_session_says_so_and_watches_nothing(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     heard: list[Event] = []
 
@@ -208,7 +183,7 @@ def test_a_closed_session_says_so_and_watches_nothing(
 
 
 def test_what_was_being_watched_when_its_session_was_closed_holds_nothing(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     closing = list[asyncio.Task[None]]()
 
@@ -222,13 +197,13 @@ def test_what_was_being_watched_when_its_session_was_closed_holds_nothing(
             with pytest.raises(SessionClosed):
                 await session.ask(["Why?"], sampling=SAMPLING, listener=close)
             await asyncio.gather(*closing)
-            assert (model.rank.streams, flow._readers.members[0].videos) == ((), ())
+            assert (local_model.rank.streams, flow._readers.members[0].videos) == ((), ())
 
     run(work())
 
 
 def test_a_session_at_rest_holds_nothing_and_asks_on(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     async def work() -> None:
         async with Session(flow, source) as session:
@@ -236,7 +211,7 @@ def test_a_session_at_rest_holds_nothing_and_asks_on(
             assert session.num_tokens > 0
             assert flow._readers.members[0].videos == ()  # frames are read no more
             await session.rest()
-            assert (session.num_tokens, model.rank.streams) == (0, ())
+            assert (session.num_tokens, local_model.rank.streams) == (0, ())
             assert (await session.ask(["Why?"], sampling=SAMPLING)) == [first]
 
     run(work())
@@ -262,8 +237,10 @@ def test_questions_at_the_same_time_share_one_watching(flow: LocalFlow, source: 
     run(work())
 
 
-def test_windows_are_asked_one_by_one_and_followed_up_one_by_one(model: LocalModel, source: Source):
-    flow = LocalFlow(model, options=WINDOWS)
+def test_windows_are_asked_one_by_one_and_followed_up_one_by_one(
+    local_model: LocalModel, source: Source
+):
+    flow = LocalFlow(local_model, options=WINDOWS)
 
     async def work() -> None:
         async with Session(flow, source) as session:
@@ -344,7 +321,7 @@ def test_whoever_asks_never_waits_for_keys_and_values_to_be_copied(
 
 
 def test_idle_sessions_give_way_the_longest_idle_first(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     async def work() -> None:
         one_session = SessionLimits(max_tokens=2_000)
@@ -354,7 +331,7 @@ def test_idle_sessions_give_way_the_longest_idle_first(
             async with sessions.using(session_id) as session:
                 assert session.num_tokens == 0
                 await session.ask(["Why?"], sampling=SAMPLING)
-            await until(lambda: len(model.rank.streams) == 1)
+            await until(lambda: len(local_model.rank.streams) == 1)
         async with sessions.using(ids[-1]) as session:
             assert session.num_tokens > 0
         for session_id in ids:
@@ -402,13 +379,15 @@ def test_who_waits_for_room_and_leaves_leaves_nothing(flow: LocalFlow, source: S
     run(work())
 
 
-def test_a_session_that_idles_too_long_rests(flow: LocalFlow, model: LocalModel, source: Source):
+def test_a_session_that_idles_too_long_rests(
+    flow: LocalFlow, local_model: LocalModel, source: Source
+):
     async def work() -> None:
         sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=1_000))
         session_id, _ = await sessions.open(source)
         async with sessions.using(session_id) as session:
             await session.ask(["Why?"], sampling=SAMPLING)
-        await until(lambda: not model.rank.streams)
+        await until(lambda: not local_model.rank.streams)
         assert sessions.num_open == 1
         await sessions.close(session_id)
 
@@ -416,13 +395,13 @@ def test_a_session_that_idles_too_long_rests(flow: LocalFlow, model: LocalModel,
 
 
 def test_a_session_that_idles_for_ever_is_forgotten(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     async def work() -> None:
         sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.05))
         session_id, session = await sessions.open(source)
         await session.ask(["Why?"], sampling=SAMPLING)
-        await until(lambda: sessions.num_open == 0 and not model.rank.streams)
+        await until(lambda: sessions.num_open == 0 and not local_model.rank.streams)
         with pytest.raises(Transient):
             async with sessions.using(session_id):
                 pass
@@ -430,13 +409,8 @@ def test_a_session_that_idles_for_ever_is_forgotten(
     run(work())
 
 
-async def until(is_so: Any) -> None:
-    while not is_so():
-        await asyncio.sleep(0.005)
-
-
 def test_the_engine_of_a_closed_event_loop_serves_the_next_one(
-    flow: LocalFlow, model: LocalModel, source: Source
+    flow: LocalFlow, local_model: LocalModel, source: Source
 ):
     """Programs call asyncio.run as often as they like."""
 
