@@ -60,7 +60,17 @@ def test_the_rank_that_failed_is_named_and_not_the_one_that_waited_for_it(
 def test_who_does_not_load_in_time_is_named_with_the_limit() -> None:
     with pytest.raises(Transient, match=r"it has not loaded after 0.05 s \(start_s\)"):
         loaded(never, start_s=0.05)
-    others: Any = [Rank(), Rank(is_done=False)]
+    earlier = set(threading.enumerate())
+
+    class Late(Rank):
+        """Not loaded, unlike the one that asks it."""
+
+        def future(self) -> "Future[int]":
+            for thread in set(threading.enumerate()) - earlier:
+                thread.join()
+            return super().future()
+
+    others: Any = [Rank(), Late(is_done=False)]
     with pytest.raises(Transient, match="rank 2 has not loaded"):
         loaded(lambda: 7, start_s=0.05, others=others)
 
