@@ -301,15 +301,13 @@ class DecoderStream(Generic[Tokens]):
 
         closes: the stream, after the last answer.
         """
-        num_left = len(questions)
         with self._berth.calling() as decoder:
             async with aclosing(decoder.ask(self.name, questions, closes=closes)) as deltas:
                 async for delta in deltas:
-                    num_left -= delta.completion is not None
-                    if closes and num_left == 0:  # the decoder does it by itself
-                        self.is_open = False
-                        self._berth.give_back()
                     yield delta
+        if closes:  # the decoder has done it, unless whoever listens gave up at the last words
+            self.is_open = False
+            self._berth.give_back()
 
     async def close(self) -> None:
         """Free everything it holds, whatever becomes of the caller; twice is once."""

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.analyse import analyse
 from pipeline.carried_out import carried_out
 from pipeline.config import Sampling, SessionLimits
 from pipeline.engine.ids import StreamId
+from pipeline.events import Event, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.session import Session
 from pipeline.sessions import Sessions
+from pipeline.tasks.tasks import Tasks
 from pipeline.video.source import Source
 from tests.sessions import run, until
 
@@ -137,6 +140,24 @@ def test_a_stream_that_got_room_when_nobody_wanted_it_any_more_is_closed_though_
 async def given_up_task(task: "asyncio.Task[Any]", slow: SlowToClose) -> None:
     task.cancel()
     await given_up(task, slow)
+
+
+def test_a_listener_that_fails_at_the_last_word_leaves_no_stream_open(
+    flow: LocalFlow, local_model: LocalModel, source: Source
+) -> None:
+    """Of a video that is asked once, whose stream ends with its last answer."""
+
+    def fail_at_the_end(event: Event) -> None:
+        if isinstance(event, Words) and event.span.num_tokens:
+            raise OSError("the terminal is gone")
+
+    async def work() -> None:
+        tasks = Tasks(sampling=SAMPLING)
+        with pytest.raises(OSError, match="terminal"):
+            await analyse(source, tasks, flow, video_id="clip", listener=fail_at_the_end)
+        assert local_model.rank.streams == ()
+
+    run(work())
 
 
 def test_a_cancelled_caller_goes_when_the_work_has_ended_or_when_cancelled_again() -> None:
