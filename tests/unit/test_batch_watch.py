@@ -101,9 +101,10 @@ def test_on_a_narrow_terminal_what_matters_least_gives_way(clock: Clock, width: 
             watch.video(good_row(index))
         clock.now_s += 4
         watch.stopping(86_400)
-        text.truncate(0)
-        watch._live.refresh()
-        screen = text.getvalue()
+        with watch._live._lock:  # its own thread draws too, whenever it likes
+            text.truncate(0)
+            watch._live.refresh()
+            screen = text.getvalue()
     for words in (
         "500000/999999 videos, 99999 failed, 2 days, 7:33:20 left",
         "all wait for generate, KV 100%",

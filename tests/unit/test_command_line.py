@@ -21,6 +21,7 @@ from jobs.analyze import AnalyzeCommand
 from jobs.display import LiveDisplay
 from jobs.draw import COLOURS, draw_boxes
 from jobs.flags import build
+from jobs.gauges import Gauges
 from jobs.printable import printable
 from jobs.results import show
 from jobs.serving import ServingOptions
@@ -311,14 +312,16 @@ def test_at_any_width_a_display_says_what_all_wait_for_and_how_far_each_stage_is
     busy = Process.here("decoder").span("generate", time.monotonic() - 1, kv_share=0.25)
     spans = {stage: replace(busy, stage=stage) for stage in ("read", "encode", "prefill")}
     with LiveDisplay(Console(file=text, force_terminal=True, width=width)) as display:
+        display._gauges = Gauges(lambda: busy.ended_unix_s)  # however long it takes to draw
         display.begin("a.mp4")
         planned = replace(busy, stage="plan")
         display.hear(Planned(media=media, plan=plan, num_steps=384, span=planned))
         for stage, span in spans.items():
             display.hear(Moved(192, replace(span, stage=stage), 0, 0))
-        text.truncate(0)
-        display._live.refresh()
-        screen = text.getvalue()
+        with display._live._lock:  # its own thread draws too, whenever it likes
+            text.truncate(0)
+            display._live.refresh()
+            screen = text.getvalue()
     assert re.search("all wait for (read|encode|prefill), KV 25%", screen)
     assert screen.count("192/384") == 3
     assert "\N{HORIZONTAL ELLIPSIS}" not in screen
