@@ -42,9 +42,8 @@ class Session:
     """One video on one flow. Use as `async with`; then its media and plan are known.
 
     max_streams: kept in the decoder at one time; the one used longest ago gives way to another.
-    on_idle: is called whenever nothing is being asked any more. on_waiting: again and again while
-    no decoder has room. yields: to sessions that do not, wherever both wait. The listener of a
-    question hears what happens for it.
+    on_waiting: is called again and again while no decoder has room. yields: to sessions that do
+    not, wherever both wait. The listener of a question hears what happens for it.
     errors: BadInput for the video's own fault, Transient for a loss, and where the flow's patience
     is at its end; ask again after that. SessionClosed once it was closed.
     """
@@ -55,7 +54,6 @@ class Session:
         source: Source,
         *,
         max_streams: int = MAX_STREAMS,
-        on_idle: Callable[["Session"], None] = lambda session: None,
         on_waiting: Callable[[], Awaitable[None]] | None = None,
         yields: bool = False,
     ) -> None:
@@ -72,7 +70,6 @@ class Session:
             on_waiting=on_waiting,
             yields=yields,
         )
-        self._on_idle = on_idle
         self._process = Process.here("stream host")
         self._started_s = time.monotonic()
         self._num_asking = 0
@@ -216,8 +213,6 @@ class Session:
                 return asked + await self._combined(asked, tasks, ledger, listener=hear)
         finally:
             self._num_asking -= 1
-            if not self._num_asking:
-                self._on_idle(self)
 
     async def _watch_and_ask(
         self,

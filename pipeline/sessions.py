@@ -1,6 +1,7 @@
 """The sessions that are open on one flow: who they are, and what they may hold while they idle."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Sessions:
         self._limits = limits or SessionLimits()
         self._sessions: dict[str, Session] = {}
         self._idle: dict[Session, list[asyncio.TimerHandle]] = {}  # idle longest first
+        self._num_users: Counter[Session] = Counter()
         self._chores: set[asyncio.Task[None]] = set()
 
     @property
@@ -41,10 +43,11 @@ class Sessions:
 
     async def open(self, source: Source) -> tuple[str, Session]:
         """Open a video; its id is good until it is closed or forgotten. Raises BadInput."""
-        session = Session(self._flow, source, on_idle=self._on_idle, on_waiting=self.give_way)
+        session = Session(self._flow, source, on_waiting=self.give_way)
         await session.open()
         session_id = uuid4().hex
         self._sessions[session_id] = session
+        self._let_idle(session)
         return session_id, session
 
     async def opened(self, source: Source) -> OpenedSession:
@@ -58,19 +61,28 @@ class Sessions:
         session = self._sessions.get(session_id)
         if session is None:
             raise Transient("no such session: it was closed, forgotten, or lost in a restart")
-        for timer in self._idle.pop(session, []):
-            timer.cancel()
-        yield session
+        self._wake(session)
+        self._num_users[session] += 1
+        try:
+            yield session
+        finally:
+            self._num_users[session] -= 1
+            if not self._num_users[session]:
+                del self._num_users[session]
+                self._let_idle(session)
 
     async def close(self, session_id: str) -> None:
         """Free everything; unknown ids are fine."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            for timer in self._idle.pop(session, []):
-                timer.cancel()
+            self._wake(session)
             await session.close()
 
-    def _on_idle(self, session: Session) -> None:
+    def _wake(self, session: Session) -> None:
+        for timer in self._idle.pop(session, []):
+            timer.cancel()
+
+    def _let_idle(self, session: Session) -> None:
         if session not in self._sessions.values():
             return
         loop = asyncio.get_running_loop()
@@ -98,6 +110,8 @@ class Sessions:
             await longest.rest()
 
     async def _forget(self, session: Session) -> None:
+        if session not in self._idle:  # somebody has come back to it just now
+            return
         for session_id in [key for key, each in self._sessions.items() if each is session]:
             await self.close(session_id)
 

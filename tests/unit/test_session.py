@@ -399,12 +399,52 @@ def test_a_session_that_idles_for_ever_is_forgotten(
 ):
     async def work() -> None:
         sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.05))
-        session_id, session = await sessions.open(source)
-        await session.ask(["Why?"], sampling=SAMPLING)
+        session_id, _ = await sessions.open(source)
+        async with sessions.using(session_id) as session:
+            await session.ask(["Why?"], sampling=SAMPLING)
         await until(lambda: sessions.num_open == 0 and not local_model.rank.streams)
         with pytest.raises(Transient):
             async with sessions.using(session_id):
                 pass
+
+    run(work())
+
+
+def test_a_session_that_nobody_ever_asks_is_forgotten(flow: LocalFlow, source: Source):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.05))
+        await sessions.open(source)
+        await until(lambda: sessions.num_open == 0)
+
+    run(work())
+
+
+def test_a_session_whose_question_is_refused_before_it_is_asked_is_forgotten(
+    flow: LocalFlow, source: Source
+):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits(idle_s=0.05, forget_s=0.05))
+        session_id, _ = await sessions.open(source)
+        with pytest.raises(BadInput):
+            async with sessions.using(session_id) as session:
+                await session.ask([""], sampling=SAMPLING)
+        await until(lambda: sessions.num_open == 0)
+
+    run(work())
+
+
+def test_a_session_that_is_used_is_not_forgotten_though_its_time_was_up(
+    flow: LocalFlow, source: Source
+):
+    async def work() -> None:
+        sessions = Sessions(flow, SessionLimits())
+        session_id, session = await sessions.open(source)
+        sessions._do(lambda: sessions._forget(session))  # as the timer does
+        async with sessions.using(session_id):
+            await asyncio.gather(*sessions._chores)
+            (reply,) = await session.ask(["Why?"], sampling=SAMPLING)
+        assert reply.answer.code is None
+        await sessions.close(session_id)
 
     run(work())
 
