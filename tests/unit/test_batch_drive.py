@@ -197,9 +197,13 @@ def test_two_drivers_on_one_job_share_its_parts() -> None:
     plan = open_job(store, SPEC, make_items(60))  # in 20 parts
     found: list[int] = []
     missing: list[Sequence[int]] = []
+    at_work: set[str] = set()
 
     async def make_row(item: Item) -> Item:
-        await asyncio.sleep(0)
+        at_work.add(asyncio.current_task().get_name())
+        async with asyncio.timeout(30):
+            while len(at_work) < 2:  # or one could be through before the other has looked
+                await asyncio.sleep(0)
         return item
 
     async def both() -> list[list[Receipt]]:
