@@ -128,8 +128,11 @@ def test_a_store_that_does_not_give_it_out_has_a_code_of_its_own(
 def test_a_file_system_that_hangs_is_a_store_that_does_not_give_it_out(
     hangs_at: int, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item, fleet, answers = planned(clip), Fleet(), threading.Event()
-    head, calls = LocalStore.head, []
+    item, answers = planned(clip), threading.Event()
+    head, calls, look_s = LocalStore.head, [], 0.2
+
+    def hurry(source: Source) -> None:
+        analyst._look_s = look_s
 
     def hang(self: LocalStore, key: str) -> object:
         calls.append(key)
@@ -138,9 +141,10 @@ def test_a_file_system_that_hangs_is_a_store_that_does_not_give_it_out(
         return head(self, key)
 
     monkeypatch.setattr(LocalStore, "head", hang)
-    archive = Archive(folder=str(tmp_path), max_bytes=100)
-    look_s = (0.2, 1.5)[hangs_at - 1]  # the look before has to be over in it
-    analyst = Analyst(fleet.analyse, archive, METHOD, ModelIdentity("m", "d"), look_s=look_s)
+    fleet, archive = Fleet(hurry), Archive(folder=str(tmp_path), max_bytes=100)
+    analyst = Analyst(fleet.analyse, archive, METHOD, ModelIdentity("m", "d"))
+    if hangs_at == 1:
+        hurry(Source.of(clip))  # the look that does not hang has all its time
     row = asyncio.run(analyst.make_row(item))
     answers.set()
     assert row.code is FailureCode.SOURCE_UNREADABLE
