@@ -81,9 +81,10 @@ class Lessor:
         *,
         lease_s: float,
         until_gone: Callable[[str], Awaitable[bool]] = nobody_can_tell,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names, self._close = names, close
-        self._leases = Leases(lease_s=lease_s)
+        self._leases = Leases(lease_s=lease_s, clock=clock)
         self._until_gone = until_gone
         self._looking: asyncio.Task[None] | None = None
         self._watched: dict[str, asyncio.Task[None]] = {}

@@ -84,18 +84,21 @@ def test_who_has_nothing_open_is_forgotten(leases: Leases, clock: Clock) -> None
     assert leases.overdue([name(3)]) == []  # as if never heard of
 
 
-def test_whoever_lends_closes_what_a_claim_leaves_out_and_whose_holder_is_silent() -> None:
+def test_whoever_lends_closes_what_a_claim_leaves_out_and_whose_holder_is_silent(
+    clock: Clock,
+) -> None:
     open_names = {name(0), name(1)}
 
     async def close(each: StreamId) -> None:
         open_names.discard(each)
 
     async def run() -> None:
-        lessor = Lessor(lambda: open_names, close, lease_s=0.01)
+        lessor = Lessor(lambda: open_names, close, lease_s=0.01, clock=clock)
         lessor.watch("host")
         lessor.watch("host")  # once is enough
         await lessor.renew(claim(1, below=2))
         assert open_names == {name(1)}
+        clock.now_s += 1.0
         while open_names:
             await asyncio.sleep(0)
 
