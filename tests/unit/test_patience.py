@@ -152,7 +152,7 @@ def test_whoever_waits_for_room_is_not_silent(flow: LocalFlow, source: Source) -
                 await first.close()
                 assert (await waiting)[0].answer.answer
 
-    run(work())
+    run_virtually(work())  # the work itself takes no time then, however slow the machine is
 
 
 def test_a_deadline_is_put_off_by_what_is_heard_and_ends_in_all_by_windows() -> None:
