@@ -126,10 +126,8 @@ class Viewer:
         key = key_of(view)
         async with self._turn:
             self._require_not_closed()
-            watched = self._streams.pop(key, None)
-            if watched is None:
-                await self._make_room()
-                watched = Watched(await self._watch(view, listener))
+            await self._make_room(key)
+            watched = self._streams.pop(key, None) or Watched(await self._watch(view, listener))
             self._streams[key] = watched
             watched.num_users += 1
         try:
@@ -166,9 +164,12 @@ class Viewer:
         """The streams of these views, to be closed: nobody finds them any more."""
         return [self._streams.pop(key).stream for key in keys]
 
-    async def _make_room(self) -> None:
-        """Close streams until one more may be open, waiting for those that are in use."""
-        while len(self._streams) >= self._max_streams:
+    async def _make_room(self, key: ViewKey) -> None:
+        """Close streams until one more may be open, waiting for those that are in use.
+
+        Whoever waits for the same view may have it watched meanwhile.
+        """
+        while key not in self._streams and len(self._streams) >= self._max_streams:
             await self.rest()
             if len(self._streams) >= self._max_streams:
                 await self._turn.wait()

@@ -15,11 +15,12 @@ from pipeline.engine.cache import KVCache
 from pipeline.engine.constraint import Choices
 from pipeline.engine.engine import Engine
 from pipeline.errors import BadInput, FailureCode, SessionClosed, Transient
-from pipeline.events import Event, Moved, Planned, Words
+from pipeline.events import Event, Moved, Planned, Words, ignore
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.session import Session
 from pipeline.sessions import Sessions
-from pipeline.tasks.tasks import Ask
+from pipeline.tasks.requests import View, make_views
+from pipeline.tasks.tasks import Ask, Ground, Tasks
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
 from tests.media_factory import CHUNKED, Clip, make
@@ -256,6 +257,38 @@ def test_windows_are_asked_one_by_one_and_followed_up_one_by_one(
 
     run(work())
     flow.close()
+
+
+def test_those_that_wait_for_room_at_the_same_time_share_one_watching_and_hold_no_more(
+    flow: LocalFlow, local_model: LocalModel, source: Source
+):
+    """Both streams of a session are in use as the same still is wanted twice, and another once."""
+
+    async def work() -> None:
+        async with Session(flow, source, max_streams=2) as session:
+            viewer = session._viewer
+            times_s = (0.0, 0.5, 1.0, 1.5)
+            tasks = Tasks(caption=None, grounds=(Ground(query="a dog", times_s=times_s),))
+            views = make_views(session.plan, tasks, still_at=viewer.facts.still_at)
+            numbers = list[int]()  # of the streams, in the order of their use
+            may_end = asyncio.Event()
+
+            async def use(view: View, *, held: bool = False) -> None:
+                async with viewer.seen(view, ignore) as watched:
+                    numbers.append(watched.stream.name.number)
+                    assert len(local_model.rank.streams) <= 2
+                    await (may_end.wait() if held else asyncio.sleep(0))
+
+            held = [asyncio.create_task(use(view, held=True)) for view in views[:2]]
+            await until(lambda: len(numbers) == 2)
+            waiting = [asyncio.create_task(use(views[index])) for index in (2, 2, 3)]
+            await until(lambda: len(viewer._turn._waiters) == 3)
+            may_end.set()
+            await asyncio.gather(*held, *waiting)
+            assert len(set(numbers)) == 4
+            assert len(local_model.rank.streams) == 2
+
+    run(work())
 
 
 def test_answers_keep_their_bounds_and_boxes_their_picture(flow: LocalFlow, source: Source):
