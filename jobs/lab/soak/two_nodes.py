@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -46,23 +45,10 @@ class Nodes:
     def start_head(self) -> None:
         self._start("head", "--head", f"--port={self._port}", "--include-dashboard=false",
                     f"--temp-dir={self._folder}")  # fmt: skip
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
-                return
-            time.sleep(0.2)
-        raise VidrayError("Ray's head does not start")
 
     def start_other(self) -> None:
         """The node that may be lost; it does not see the hidden folder's files."""
-        log = self._folder / "other.log"
-        before = log.read_text().count(STARTED) if log.exists() else 0
         self._start("other", f"--address={self.address}")
-        deadline = time.monotonic() + READY_S
-        while log.read_text().count(STARTED) == before:
-            if time.monotonic() > deadline:
-                raise VidrayError("Ray's other node does not start")
-            time.sleep(0.2)
 
     def lose_other(self) -> None:
         """At once and with all that runs there, as when a machine loses its power."""
@@ -77,6 +63,7 @@ class Nodes:
             self._kill(name)
 
     def _start(self, name: str, *options: str) -> None:
+        """Returns when Ray says that all of the node runs."""
         command = [
             self._ray, "start", "--block", "--disable-usage-stats", f"--num-cpus={CPUS}",
             "--node-ip-address=127.0.0.1", f"--object-store-memory={STORE_BYTES}",
@@ -84,10 +71,16 @@ class Nodes:
         ]  # fmt: skip
         if name == "other" and self._hidden is not None:
             command = ["unshare", "--mount", "sh", "-c", HIDE, str(self._hidden), *command]
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
+        said = self._folder / f"{name}.log"
+        with said.open("wb") as log:
+            node = self._processes[name] = subprocess.Popen(
                 command, env=os.environ | self.environment, stdout=log, stderr=log
             )
+        deadline = time.monotonic() + READY_S
+        while STARTED not in said.read_text():
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise VidrayError(f"Ray's {name} node does not start: {said.read_text()}")
+            time.sleep(0.2)
 
     def _kill(self, name: str) -> None:
         node = self._processes.pop(name)
