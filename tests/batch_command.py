@@ -9,13 +9,12 @@ At each of these points it stays until it reads a line.
 
 import resource
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 from jobs.batch.job import make_job
 from jobs.batch.run import run
 from pipeline.store.job_plan import Checkpoint, CommitPoint, pass_by
-from tests.batch_driver import kill_at
+from tests.batch_driver import kill_at, wait_at
 
 MAX_FILE_BYTES = 64
 
@@ -28,14 +27,6 @@ def fill_at(point: CommitPoint, count: int) -> Checkpoint:
         if here == point and passed[0] == count:
             _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, most))
-
-    return checkpoint
-
-
-def wait_at(points: Collection[CommitPoint]) -> Checkpoint:
-    def checkpoint(here: CommitPoint) -> None:
-        if here in points:
-            sys.stdin.readline()
 
     return checkpoint
 

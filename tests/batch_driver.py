@@ -2,6 +2,8 @@
 
 python -m tests.batch_driver OUT ENDPOINT NUM_ITEMS [POINT COUNT]
 dies by SIGKILL when it passes POINT the COUNT-th time. ENDPOINT is "-" for a folder.
+python -m tests.batch_driver OUT ENDPOINT NUM_ITEMS wait POINT,POINT
+stays at each of these points until it reads a line.
 """
 
 import asyncio
@@ -9,7 +11,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -94,9 +96,26 @@ def kill_at(point: CommitPoint, count: int) -> Checkpoint:
     return checkpoint
 
 
-def main(out: str, endpoint: str, num_items: str, point: str = "", count: str = "1") -> None:
+def wait_at(points: Collection[CommitPoint]) -> Checkpoint:
+    """A checkpoint that stays at each of these points until there is another line on stdin."""
+
+    def checkpoint(here: CommitPoint) -> None:
+        if here in points:
+            sys.stdin.readline()
+
+    return checkpoint
+
+
+def end_of(point: str, more: str) -> Checkpoint:
+    """As the arguments of this program say it."""
+    if point == "wait":
+        return wait_at([CommitPoint(each) for each in more.split(",")])
+    return kill_at(CommitPoint(point), int(more)) if point else pass_by
+
+
+def main(out: str, endpoint: str, num_items: str, point: str = "", more: str = "1") -> None:
     store = open_store(out, None if endpoint == "-" else _patient(endpoint))
-    checkpoint = kill_at(CommitPoint(point), int(count)) if point else pass_by
+    checkpoint = end_of(point, more)
     receipts = run_job(store, make_items(int(num_items)), checkpoint=checkpoint)
     print(len(receipts), sum(receipt.is_mine for receipt in receipts))
 
