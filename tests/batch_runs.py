@@ -74,8 +74,11 @@ def until_heard(
     events: Path, name: str, driver: "subprocess.Popen[str]", *, times: int = 1
 ) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while len(heard(events, name)) < times:
-        assert driver.poll() is None, driver.communicate()
+    while True:
+        has_ended = driver.poll() is not None  # then all that it told is there
+        if len(heard(events, name)) >= times:
+            return
+        assert not has_ended, driver.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
