@@ -164,7 +164,10 @@ def long_clip(tmp_path_factory):
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_stopped_while_it_reads_leaves_no_process(tmp_path, long_clip, stop, code):
     model = write_folder(tmp_path / "model", max_pixels=None)
-    process = _started(model, long_clip)
+    # The last window is read when the first one's words are written, which takes a minute.
+    process = _started(
+        model, long_clip, "--fps", "4", "--long", "windows", "--max-new-tokens", "30000"
+    )
     try:
         family = _family(process.pid)
         assert len(family) >= 2  # the zygote and its child
@@ -202,6 +205,12 @@ def _started(model, *arguments):
 
 def _family(pid):
     return psutil.Process(pid).children(recursive=True)
+
+
+def _name(process):
+    """None of one that ends meanwhile, as Ray's helpers do."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
 
 
 SAME_EVERYWHERE = (
@@ -258,7 +267,8 @@ def test_ctrl_c_over_ray_ends_quickly_and_leaves_no_process(model, clip):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_run_ended_while_ray_starts_leaves_no_process(model, clip, stop, code):
-    process, screen = _started_on_a_terminal(model, clip)
+    # It is far from its end, however late the signal comes.
+    process, screen = _started_on_a_terminal(model, clip, "--max-new-tokens", "30000")
     try:
         _read_until(screen, "waiting for")
         family = _family(process.pid)
@@ -279,8 +289,9 @@ def test_a_run_ended_while_ray_starts_leaves_no_process(model, clip, stop, code)
 def test_a_run_told_to_end_before_ray_has_started_leaves_no_process(
     model, clip, server, stop, code
 ):
+    # Whoever is late with the signal meets a run that says nothing and is far from its end.
     process = subprocess.Popen(
-        command(model, clip, where=OVER_RAY),
+        command(model, clip, "--quiet", "--max-new-tokens", "30000", where=OVER_RAY),
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
@@ -288,7 +299,7 @@ def test_a_run_told_to_end_before_ray_has_started_leaves_no_process(
     )
     try:
         family = []
-        while server not in [each.name() for each in family]:
+        while server not in map(_name, family):
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
             family = _family(process.pid)
