@@ -5,7 +5,6 @@ may come, go and come back.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -29,6 +28,7 @@ from jobs.serve.served_videos import ServedVideos
 from jobs.serve.shared_stream import SharedStream
 from jobs.serve.shown_video import ShownVideos
 from jobs.serve.stored_media import StoredMedia
+from jobs.serve.sweeping import keep_sweeping
 from jobs.serve.turnstile import Turnstile
 from jobs.serve.uploads import Upload, Uploads
 from jobs.sight.spans import VideoSpans
@@ -94,7 +94,14 @@ class Desk:
     async def __aenter__(self) -> "Desk":
         self._loop = asyncio.get_running_loop()
         await self.streams.journal.open()
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping = asyncio.create_task(
+            keep_sweeping(
+                self.streams.sweep,
+                self._sent.sweep,
+                partial(asyncio.to_thread, self.uploads.sweep),
+                pause_s=SWEEP_S,
+            )
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -364,14 +371,6 @@ class Desk:
             value = getattr(sampling, name)
             if value is not None and value > most:
                 raise above(name, most=most, got=value)
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            await self.streams.sweep()
-            self._sent.sweep()
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.uploads.sweep)
 
 
 def answer_on(stream: SharedStream, answer_id: str) -> AnswerRun:

@@ -58,7 +58,7 @@ class SentBodies:
         if beginning.result() is answering:
             del self._begun[body]
 
-    def sweep(self) -> None:
+    async def sweep(self) -> None:
         """Drop what ended a while ago."""
         for body, beginning in list(self._begun.items()):
             if _has_failed(beginning) or _is_old(beginning):

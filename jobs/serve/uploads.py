@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from pydantic import TypeAdapter, ValidationError
+
 from jobs.serve.media_facts import media_facts
 from jobs.serve.refusals import Refusal, not_found
 from pipeline.config import DecodeLimits
@@ -60,6 +62,9 @@ class Upload:
             "sha256": self.sha256,
             "media": self.media,
         }
+
+
+_FACTS = TypeAdapter(Upload)
 
 
 class Incoming:
@@ -191,17 +196,18 @@ class Uploads:
             try:
                 if path.stat().st_mtime < now - self._keep_s:
                     path.unlink()
-            except FileNotFoundError:
-                continue
+            except OSError:
+                continue  # the others go all the same
 
     def _all(self) -> list[Upload]:
         found = (self._read(path) for path in self._facts.iterdir() if _ID.fullmatch(path.name))
         return [upload for upload in found if upload is not None]
 
     def _read(self, path: Path) -> Upload | None:
+        """None where it is gone, is not ours to read, or holds something else: nobody's file."""
         try:
-            return Upload(**json.loads(path.read_bytes()))
-        except FileNotFoundError:
+            return _FACTS.validate_json(path.read_bytes())
+        except (FileNotFoundError, IsADirectoryError, PermissionError, ValidationError):
             return None
 
     def _take_in(self, path: Path, upload: Upload) -> None:
