@@ -14,6 +14,7 @@ from pipeline.families.qwen2_vl.model import Qwen2VL
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.video.options import PlanOptions
 from pipeline.video.source import Source
+from tests.held_words import HeldWords
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 from tests.tiny_model import VARIANTS, Reference, Tiny, describe
@@ -93,6 +94,12 @@ def flow(local_model: LocalModel) -> Iterator[LocalFlow]:
     yield flow
     flow.close()
     assert (local_model.rank.streams, flow._held) == ((), set())
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> HeldWords:
+    """Of all engines in this process, to be held."""
+    return HeldWords(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,11 @@ import pytest
 
 from jobs.serve import chat_routes
 from tests.endpoint import MODEL, TIMEOUT_S, tiny_endpoint
+from tests.held_words import HeldWords
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
+
+FEW_STEPS = 20  # a few words of many
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +67,20 @@ def text_of(chunks: Iterator[dict[str, Any]]) -> str:
     return "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
 
 
-def left_alone(web: httpx2.Client, body: dict[str, Any]) -> dict[str, Any]:
+def left_alone(
+    web: httpx2.Client, url: str, body: dict[str, Any], words: HeldWords
+) -> dict[str, Any]:
     """A chat of which one chunk was heard, and for which nothing is done any more: that chunk."""
+    words.num_left = FEW_STEPS
     with web.stream("POST", "/v1/chat/completions", json=body) as response:
         first = next(said_in(response.iter_lines()))
     deadline_s = time.monotonic() + TIMEOUT_S
     while "vidray_running 0.0" not in web.get("/metrics").text:
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+    with web.stream("GET", f"{url}/events") as response:
+        assert "event: paused" in response.iter_lines()  # what is told is on the disk
+    words.go_on()
     return first
 
 
@@ -99,10 +108,10 @@ def long_chat(stream: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_for_whoever_hangs_up_nothing_is_done_until_they_come_back(
-    web: httpx2.Client, stream: dict[str, Any]
+    web: httpx2.Client, stream: dict[str, Any], words: HeldWords
 ):
     url, body = f"/v1/streams/{stream['id']}", long_chat(stream)
-    first = left_alone(web, body)
+    first = left_alone(web, url, body, words)
     (answer,) = web.get(url).json()["answers"]
     assert (answer["status"], answer["error"]) == ("paused", None)
     assert web.post(f"{url}/ask", json={"question": "Why?"}).json()["status"] == "done"
@@ -120,11 +129,11 @@ def test_for_whoever_hangs_up_nothing_is_done_until_they_come_back(
 
 
 def test_who_asks_for_the_rest_of_an_answer_that_was_left_alone_has_it(
-    web: httpx2.Client, stream: dict[str, Any]
+    web: httpx2.Client, stream: dict[str, Any], words: HeldWords
 ):
     url, body = f"/v1/streams/{stream['id']}", long_chat(stream)
     counted = num_timed(web)
-    first = left_alone(web, body)
+    first = left_alone(web, url, body, words)
     (answer,) = web.get(url).json()["answers"]
     before = web.get(f"{url}").json()["last_event_id"]
     rest = web.get(f"/v1/chat/completions/{first['id']}", params={"after": before})
@@ -137,10 +146,14 @@ def test_who_asks_for_the_rest_of_an_answer_that_was_left_alone_has_it(
 
 
 def test_an_answer_that_was_left_alone_is_as_it_was_after_the_death_of_its_desk(
-    web: httpx2.Client, stream: dict[str, Any], folder: Path, tmp_path: Path
+    web: httpx2.Client,
+    stream: dict[str, Any],
+    words: HeldWords,
+    folder: Path,
+    tmp_path: Path,
 ):
     url, body = f"/v1/streams/{stream['id']}", long_chat(stream)
-    first = left_alone(web, body)
+    first = left_alone(web, url, body, words)
     left = web.get(url).json()
     shutil.copytree(folder, tmp_path / "killed")
     with web.stream("POST", "/v1/chat/completions", json=body) as response:
@@ -155,10 +168,10 @@ def test_an_answer_that_was_left_alone_is_as_it_was_after_the_death_of_its_desk(
 
 
 def test_an_answer_that_was_left_alone_can_be_stopped_for_good(
-    web: httpx2.Client, stream: dict[str, Any]
+    web: httpx2.Client, stream: dict[str, Any], words: HeldWords
 ):
     url = f"/v1/streams/{stream['id']}"
-    left_alone(web, long_chat(stream))
+    left_alone(web, url, long_chat(stream), words)
     (answer,) = web.get(url).json()["answers"]
     stopped = web.delete(f"{url}/answers/{answer['id']}").json()
     assert (stopped["status"], stopped["error"]["code"]) == ("failed", "stopped")

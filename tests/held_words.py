@@ -1,0 +1,36 @@
+"""Answers that do not end before their test has done what it has to do to them."""
+
+import math
+
+import pytest
+
+from pipeline.engine.commands import Step
+from pipeline.engine.scheduler import Scheduler
+
+LOOK_S = 0.001  # whether they are let go on
+
+
+class HeldWords:
+    """Engines write words in so many more steps, and then none; whatever else they are told they
+    do. num_left: as many as there are wanted, until a test says how many.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num_left = math.inf
+        next_step, words_wait_s = Scheduler.next_step, Scheduler.words_wait_s
+
+        def counted(scheduler: Scheduler, *, now_s: float) -> Step:
+            step = next_step(scheduler, now_s=now_s)
+            self.num_left -= bool(step.generations)
+            return step
+
+        def held_s(scheduler: Scheduler, *, now_s: float) -> float:
+            is_writing = any(lane.running for lane in scheduler.lanes.values())
+            is_held = is_writing and self.num_left <= 0
+            return LOOK_S if is_held else words_wait_s(scheduler, now_s=now_s)
+
+        monkeypatch.setattr(Scheduler, "next_step", counted)
+        monkeypatch.setattr(Scheduler, "words_wait_s", held_s)
+
+    def go_on(self) -> None:
+        self.num_left = math.inf
