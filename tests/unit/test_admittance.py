@@ -21,6 +21,7 @@ from jobs.serve.shedding import CHAT
 from jobs.serve.turnstile import Turnstile
 from pipeline.config import DecodeLimits
 from tests.endpoint import MODEL, SAMPLING, TIMEOUT_S, served, tiny_app, uploaded
+from tests.held_words import HeldWords
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
@@ -93,7 +94,10 @@ def test_whom_there_was_no_room_for_asks_in_vain_until_an_answer_ends():
     door.knock("bob")
 
 
-def test_what_has_no_chance_is_refused_unread_and_a_body_sent_again_has_its_answer(tmp_path: Path):
+def test_what_has_no_chance_is_refused_unread_and_a_body_sent_again_has_its_answer(
+    tmp_path: Path, words: HeldWords
+):
+    words.num_left = 0  # the answer is still being written when others come
     model = write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS)
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     with (
@@ -216,7 +220,10 @@ def chat(file_id: str, *, max_tokens: int) -> dict[str, Any]:
     return {"model": MODEL, "messages": messages, "max_tokens": max_tokens, "stream": True}
 
 
-def test_answers_on_one_video_count_each_and_what_is_over_is_refused(tmp_path: Path):
+def test_answers_on_one_video_count_each_and_what_is_over_is_refused(
+    tmp_path: Path, words: HeldWords
+):
+    words.num_left = 0  # none ends before the last one comes
     model = write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS)
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     question = {"question": "Why?", "stream": True, "max_tokens": 1_000}
