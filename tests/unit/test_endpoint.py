@@ -18,10 +18,12 @@ import pytest
 from PIL import Image
 
 from tests.endpoint import MODEL, bare_endpoint, tiny_endpoint
+from tests.held_words import HeldWords
 from tests.media_factory import CHUNKED, Clip, make
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
 TIMEOUT_S = 60.0
+FEW_STEPS = 20  # a few words of many
 
 
 @pytest.fixture(scope="module")
@@ -418,8 +420,9 @@ def test_closing_a_stream_ends_its_events(web: httpx2.Client, clip: Path):
 
 
 def test_whoever_listens_to_an_answer_hears_that_its_stream_is_closed_under_it(
-    web: httpx2.Client, clip: Path
+    web: httpx2.Client, clip: Path, words: HeldWords
 ):
+    words.num_left = FEW_STEPS
     url = f"/v1/streams/{opened(web, clip)['id']}"
     asked = {"question": "Why?", "stream": True, "max_tokens": 1_000}
     with web.stream("POST", f"{url}/ask", json=asked) as response:
@@ -508,7 +511,8 @@ def test_a_chat_that_was_cut_off_is_read_on_from_its_last_event(web: httpx2.Clie
         assert rest.text.endswith("data: [DONE]\n\n")
 
 
-def test_an_answer_is_stopped_when_asked_to_be(web: httpx2.Client, clip: Path):
+def test_an_answer_is_stopped_when_asked_to_be(web: httpx2.Client, clip: Path, words: HeldWords):
+    words.num_left = FEW_STEPS
     stream = opened(web, clip)
     url = f"/v1/streams/{stream['id']}"
     names = []
