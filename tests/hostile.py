@@ -158,7 +158,7 @@ def patch_box(name: bytes, offset: int, value: bytes) -> Callable[[bytes], bytes
     return edit
 
 
-def giant_png(side: int) -> bytes:
+def giant_png(folder: Path, side: int = 16_000) -> Path:
     """A valid grey PNG of side x side pixels in a few kB."""
 
     def block(kind: bytes, body: bytes) -> bytes:
@@ -170,15 +170,15 @@ def giant_png(side: int) -> bytes:
     row = bytes(1 + side)
     pixels = b"".join(deflate.compress(row) for _ in range(side)) + deflate.flush()
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (
+    path = folder / "giant.png"
+    path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + block(b"IHDR", head) + block(b"IDAT", pixels) + block(b"IEND", b"")
     )
+    return path
 
 
 def giant_png_in_mov(folder: Path) -> Path:
-    image = folder / "giant.png"
-    image.write_bytes(giant_png(16_000))
-    return by_ffmpeg("giant.mov", "-i", str(image), "-c", "copy")(folder)
+    return by_ffmpeg("giant.mov", "-i", str(giant_png(folder)), "-c", "copy")(folder)
 
 
 def resolution_jump(folder: Path) -> Path:
@@ -280,7 +280,7 @@ CASES = {
         match=24, build=clip(codec="ffv1", suffix=".mkv", width=3000, height=8, num_frames=2),
         outcome="aspect_ratio",
     ),
-    "giant png": Case(match=25, build=raw("a.png", giant_png(16_000)), outcome="too_many_pixels"),
+    "giant png": Case(match=25, build=giant_png, outcome="too_many_pixels"),
     "giant png in mov": Case(match=25, build=giant_png_in_mov, outcome="unsupported_codec"),
     "more pixels than allowed": Case(
         match=25, build=clip(width=640, height=480), outcome="too_many_pixels", max_pixels=640 * 300

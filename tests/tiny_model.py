@@ -5,6 +5,7 @@ whose modules are the oracle: given explicit positions they compute what the pap
 """
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -267,6 +268,14 @@ class Scene:
         return torch.cat(runs, dim=1)
 
     @property
+    def key(self) -> Hashable:
+        """Equal for scenes of the same ids and pixels."""
+        return tuple(
+            tuple(item) if isinstance(item, list) else (item.shape, item.numpy().tobytes())
+            for item in self.items
+        )
+
+    @property
     def next_position(self) -> int:
         return int(self.positions.max()) + 1
 
@@ -353,9 +362,20 @@ class Reference:
         inputs = {"inputs_embeds": embeddings[None], "position_ids": positions[:, None]}
         return self.oracle(**inputs, use_cache=False).logits[0]
 
-    @torch.inference_mode()
+    @cached_property
+    def _continuations(self) -> dict[Hashable, list[int]]:
+        return {}
+
     def greedy(self, scene: Scene, num_tokens: int) -> list[int]:
-        """transformers' greedy continuation at the paper's positions, nothing cached."""
+        """transformers' greedy continuation at the paper's positions, made once for each scene."""
+        key = scene.key, num_tokens
+        if key not in self._continuations:
+            self._continuations[key] = self._continued(scene, num_tokens)
+        return list(self._continuations[key])
+
+    @torch.inference_mode()
+    def _continued(self, scene: Scene, num_tokens: int) -> list[int]:
+        """Without a cache of keys and values."""
         embeddings, positions = self.embeddings(scene), scene.positions
         tokens: list[int] = []
         for index in range(num_tokens):

@@ -55,9 +55,12 @@ def attended(
 ) -> Tensor:
     """What the engine computes, in parts one after another; those from `forked_after` on a fork.
 
-    returns: (L, H, head_dim)
+    query: (R, H, head_dim) of the last rows; of those before, keys and values are held, no more
+    keys, values: (L, K, head_dim)
+    returns: (R, H, head_dim)
     """
     length, num_kv_heads, _ = keys.shape
+    first = length - query.shape[0]
     cache = KVCache(
         num_layers=1,
         num_kv_heads=num_kv_heads,
@@ -71,8 +74,9 @@ def attended(
         if number == forked_after:
             cache = cache.fork(capacity=length - start)
         rows = slice(start, start + size)
-        segment = Segment(cache, size)
-        outputs.append(attend(query[rows], keys[rows], values[rows], segments=[segment], layer=0))
+        wanted = query[max(rows.start - first, 0) : max(rows.stop - first, 0)]
+        segment = Segment(cache, size, len(wanted))
+        outputs.append(attend(wanted, keys[rows], values[rows], segments=[segment], layer=0))
         cache.advance(size)
         start += size
     return torch.cat(outputs)
