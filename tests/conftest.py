@@ -1,6 +1,7 @@
 """What every test gets: one thread, its own random state, and the tiny reference checkpoints."""
 
 import gc
+import socket
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def flow(local_model: LocalModel) -> Iterator[LocalFlow]:
 def words(monkeypatch: pytest.MonkeyPatch) -> HeldWords:
     """Of all engines in this process, to be held."""
     return HeldWords(monkeypatch)
+
+
+@pytest.fixture
+def bound() -> Iterator[socket.socket]:
+    """A port on loopback where nobody listens, and nobody else can."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ told to end while it starts does so, and leaves nothing.
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from types import FrameType
 
 import psutil
@@ -24,14 +23,6 @@ DEADLINE_S = 30.0
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """A platform that has clusters: Ray takes loopback for the machine's own address."""
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-
-
-@pytest.fixture
-def bound() -> Iterator[socket.socket]:
-    """A port on loopback where nobody listens, and nobody else can."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound
 
 
 def test_a_ray_that_listens_on_loopback_alone_is_looked_for_there(bound: socket.socket):

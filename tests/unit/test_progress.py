@@ -151,13 +151,11 @@ def test_whatever_works_says_results_alone_when_told_to(
 
 
 def test_a_store_that_does_not_answer_is_told_of_in_the_log_of_any_command(
-    vidray: Vidray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vidray: Vidray, bound: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bound.getsockname()[1]}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
     log = tmp_path / "log.txt"
     code, _, told = vidray("show", "s3://videos/rows", "--quiet", "--log-file", log)
