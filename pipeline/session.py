@@ -41,7 +41,8 @@ MAX_STREAMS = 1  # of one session: a long video's windows are watched one after 
 class Session:
     """One video on one flow. Use as `async with`; then its media and plan are known.
 
-    max_streams: kept in the decoder at one time; the one used longest ago gives way to another.
+    max_streams: windows kept in the decoder at one time, and as many stills; the one used longest
+    ago gives way to another.
     on_waiting: is called again and again while no decoder has room. yields: to sessions that do
     not, wherever both wait. The listener of a question hears what happens for it.
     errors: BadInput for the video's own fault, Transient for a loss, and where the flow's patience

@@ -43,10 +43,12 @@ class Sight:
 
 
 class Viewer:
-    """Watches views of one video for a session, and keeps at most max_streams of them.
+    """Watches views of one video for a session, and keeps at most max_streams of its windows, and
+    of its stills.
 
-    The one used longest ago gives way to another. on_waiting: again and again while no decoder has
-    room; the deadline hears of that. yields: to viewers that do not, wherever both wait.
+    The one used longest ago gives way to another of its kind; all do where no decoder has room.
+    on_waiting: again and again then; the deadline hears of that. yields: to viewers that do not,
+    wherever both wait.
     """
 
     def __init__(
@@ -111,8 +113,10 @@ class Viewer:
 
     async def rest(self) -> None:
         """Free the streams that nobody uses right now, whatever becomes of the caller."""
-        idle = [key for key, each in self._streams.items() if not each.num_users]
-        await carried_out(_all_done(*(each.close() for each in self._taken_out(idle))))
+        await self._let_go([key for key, each in self._streams.items() if not each.num_users])
+
+    async def _let_go(self, keys: Sequence[ViewKey]) -> None:
+        await carried_out(_all_done(*(each.close() for each in self._taken_out(keys))))
 
     async def let_go_of_video(self) -> None:
         """Close it in its reader; streams stay."""
@@ -148,10 +152,12 @@ class Viewer:
         """A stream; while there is no room for it, others are told so."""
         self._require_not_closed()
         opening = asyncio.ensure_future(self._flow.stream(view, yields=self._yields))
-        pause_s = WAITING_S if self._on_waiting else self._flow.patience.silence_s / 4
+        may_free = self._on_waiting is not None or self._streams
+        pause_s = WAITING_S if may_free else self._flow.patience.silence_s / 4
         try:
             while not (await asyncio.wait({opening}, timeout=pause_s))[0]:
                 self._deadline.heard()
+                await self.rest()  # or its own could keep the room that this needs
                 if self._on_waiting is not None:
                     await self._on_waiting()
         except BaseException:
@@ -165,14 +171,22 @@ class Viewer:
         return [self._streams.pop(key).stream for key in keys]
 
     async def _make_room(self, key: ViewKey) -> None:
-        """Close streams until one more may be open, waiting for those that are in use.
+        """Close streams of this kind until one more may be open, waiting for those in use.
 
         Whoever waits for the same view may have it watched meanwhile.
         """
-        while key not in self._streams and len(self._streams) >= self._max_streams:
-            await self.rest()
-            if len(self._streams) >= self._max_streams:
+        while key not in self._streams and len(alike := self._alike(key)) >= self._max_streams:
+            if idle := [each for each in alike if not self._streams[each].num_users]:
+                await self._let_go(idle[:1])
+            else:
                 await self._turn.wait()
+
+    def _alike(self, key: ViewKey) -> list[ViewKey]:
+        """Those that are stills, or windows, as this one is: a still is watched in a moment, and
+        the next question would have to watch all of the video again.
+        """
+        plan_hash = self.facts.plan.hash
+        return [each for each in self._streams if (each[0] == plan_hash) == (key[0] == plan_hash)]
 
     async def _watch(self, view: View, listener: Listener) -> DecoderStream[object]:
         video = self._video or await self._opened_video()

@@ -303,6 +303,43 @@ def test_answers_keep_their_bounds_and_boxes_their_picture(flow: LocalFlow, sour
     run(work())
 
 
+def test_a_place_that_is_looked_for_leaves_the_video_watched(flow: LocalFlow, source: Source):
+    heard: list[Event] = []
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            (why,) = await session.ask(["Why?"], sampling=SAMPLING)
+            for time_s in (0.5, 1.0):
+                await session.ground("the dog", times_s=(time_s,), sampling=SAMPLING)
+            await session.ground(
+                "the cat", times_s=(1.0,), sampling=SAMPLING, listener=heard.append
+            )
+            assert counted(heard) == {}  # the still is kept as well
+            again, _ = await session.ask(["Why?", "How?"], sampling=SAMPLING, listener=heard.append)
+            assert counted(heard) == {}
+            assert again.answer == why.answer
+
+    run(work())
+
+
+def test_a_watched_video_gives_way_to_a_place_in_it_that_has_no_room_beside_it(
+    flow: LocalFlow, local_model: LocalModel, source: Source
+):
+    admission = local_model.rank.admission
+
+    async def work() -> None:
+        async with Session(flow, source) as session:
+            (why,) = await session.ask(["Why?"], sampling=SAMPLING)
+            with pytest.MonkeyPatch.context() as patch:
+                full = replace(admission.limits, max_tokens=session.num_tokens)
+                patch.setattr(admission, "limits", full)
+                await session.ground("the dog", times_s=(0.5,), sampling=SAMPLING)
+            (again,) = await session.ask(["Why?"], sampling=SAMPLING)
+            assert again.answer == why.answer
+
+    run(work())
+
+
 def test_a_question_that_cannot_be_asked_has_its_code_and_leaves_the_others(
     flow: LocalFlow, source: Source
 ):
