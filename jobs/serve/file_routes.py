@@ -59,7 +59,7 @@ def add_files(app: FastAPI, desk: Desk) -> None:
         """The bytes, ranges too."""
         found = uploads.get(file_id, owner=owner_of(request))
         return FileResponse(
-            uploads.path(found),
+            uploads.source(found).path,
             media_type="application/octet-stream" if found.media["is_still"] else "video/mp4",
             headers={"x-content-type-options": "nosniff", "content-security-policy": "sandbox"},
         )

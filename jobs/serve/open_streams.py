@@ -16,7 +16,7 @@ from jobs.serve.refusals import Refusal, not_found
 from jobs.serve.served_videos import ServedVideos
 from jobs.serve.shared_stream import SharedStream
 from jobs.serve.stream_journal import StreamJournal
-from jobs.serve.uploads import Upload, Uploads, source_at
+from jobs.serve.uploads import Upload, Uploads
 from pipeline.events import Event
 from pipeline.video.source import Source
 
@@ -156,7 +156,7 @@ class OpenStreams:
         return left
 
     def _source(self, upload: Upload, sampling: VideoSampling) -> Source:
-        source = source_at(self._uploads.path(upload), upload.sha256)
+        source = self._uploads.source(upload)
         return Source(
             uri=source.uri,
             path=source.path,

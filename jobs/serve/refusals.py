@@ -49,6 +49,8 @@ def refusal_of(error: BaseException) -> Refusal:
     """Any error as the client may see it; an unknown one is a bug, and says nothing."""
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, BadInput) and error.code is FailureCode.NOT_FOUND:
+        return not_found("file")  # it was removed while its stream is open
     if isinstance(error, BadInput) and error.code is not FailureCode.WORKER_LOST:
         return Refusal(422, error.code.value, error.detail)
     if isinstance(error, BadInput | Transient):

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from jobs.report.strips import jpeg_of, moments_plan
 from jobs.serve.refusals import not_found
 from jobs.serve.shared_stream import SharedStream
-from jobs.serve.uploads import Uploads, source_at
+from jobs.serve.uploads import Uploads
 from pipeline.config import DecodeLimits
 from pipeline.types import Size
 from pipeline.video.reader import open_media
@@ -27,7 +27,8 @@ class Thumbnails:
         self._turn = asyncio.Semaphore(READS_AT_ONCE)
 
     async def jpeg(self, stream: SharedStream, frame: int, *, width: int) -> bytes:
-        """The frame of this index in the plan. BadInput where the video is at fault."""
+        """The frame of this index in the plan. BadInput where the video is at fault, Refusal (404)
+        where it was removed."""
         if frame >= len(stream.times_s):
             raise not_found("frame")
         want = (frame, width)
@@ -52,7 +53,7 @@ class Thumbnails:
 
     def _read(self, stream: SharedStream, wanted: list[Want]) -> list[bytes]:
         """In order of time; the widest decides how large they are decoded."""
-        source = source_at(self._uploads.path(stream.upload), stream.upload.sha256)
+        source = self._uploads.source(stream.upload)
         media = stream.session.media
         width = min(max(width for _, width in wanted), media.width)
         size = Size(max(1, round(media.height * width / media.width)), width)

@@ -179,6 +179,13 @@ class Uploads:
         """Where its bytes lie."""
         return self._blobs / upload.sha256
 
+    def source(self, upload: Upload) -> Source:
+        """Its bytes, to be read. Refusal (404) where they were removed meanwhile."""
+        try:
+            return source_at(self.path(upload), upload.sha256)
+        except FileNotFoundError:
+            raise not_found("file") from None
+
     def remove(self, upload: Upload) -> None:
         """May wait for the disk."""
         with self._blobs_turn:

@@ -148,3 +148,22 @@ def test_two_ceilings_for_one_answer_that_differ_are_refused_by_both_names(
         assert refused(response) == (422, "invalid", "max_completion_tokens", told)
     alike = web.post(CHAT, json=asked(file_id, max_tokens=4, max_completion_tokens=4)).json()
     assert alike["usage"]["completion_tokens"] <= 4
+
+
+def test_what_needs_a_video_that_was_deleted_is_told_that_it_is_gone(
+    web: httpx2.Client, tmp_path: Path
+):
+    file_id = uploaded(web, make(tmp_path, Clip(num_frames=36, **CHUNKED)))
+    opened = web.post("/v1/streams", json={"source": {"file_id": file_id}})
+    path = f"/v1/streams/{opened.json()['id']}"
+    place = {"query": "the red circle", "times_s": [0.5]}
+    assert web.get(f"{path}/frames/0").status_code == 200
+    assert web.post(f"{path}/ground", json=place).status_code == 200
+    web.delete(f"/v1/files/{file_id}")
+    gone = [
+        web.get(f"{path}/frames/1"),
+        web.post(f"{path}/ask", json={"question": "Why?"}),
+        web.post(f"{path}/ground", json=place | {"times_s": [1.0]}),
+    ]
+    told = (404, "not_found", None, "there is no such file")
+    assert [refused(each) for each in gone] == [told] * len(gone)
