@@ -84,15 +84,19 @@ def until_heard(
 
 
 def begin(
-    events: Path, *arguments: object, endpoint: str | None = None, **more: str
+    events: Path,
+    *arguments: object,
+    endpoint: str | None = None,
+    held: Path | None = None,
+    **more: str,
 ) -> "subprocess.Popen[str]":
     """`vidray batch run` in a process group of its own, as a shell starts it.
 
-    more: environment variables.
+    held: of `let_begin`, without which all videos may begin. more: environment variables.
     """
     events.touch()
     return subprocess.Popen(
-        [str(VIDRAY), "batch", "run", *map(str, arguments), "--events", str(events)],
+        [*program(held), "batch", "run", *map(str, arguments), "--events", str(events)],
         env=environment(endpoint, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,6 +104,19 @@ def begin(
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def program(held: Path | None = None) -> list[str]:
+    """The command; held: a file of `let_begin`."""
+    if held is None:
+        return [str(VIDRAY)]
+    held.touch()
+    return [sys.executable, "-m", "tests.held_command", str(held)]
+
+
+def let_begin(held: Path, num_videos: int) -> None:
+    """Of a job that began with this file; as many in all, in the order of their parts."""
+    held.write_bytes(bytes(num_videos))
 
 
 def end(driver: "subprocess.Popen[str]") -> None:

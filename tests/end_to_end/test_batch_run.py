@@ -24,12 +24,13 @@ from pipeline.store.rows import committed_parts
 from pipeline.video.reader import DecodeLimits
 from tests.batch_runs import (
     DEADLINE_S,
-    VIDRAY,
     assert_complete,
     begin,
     end,
     environment,
     heard,
+    let_begin,
+    program,
     rows,
     until_heard,
     upload,
@@ -233,16 +234,18 @@ def many_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stopped_job_finishes_the_parts_under_way_and_goes_on_without_them(
     stop: signal.Signals, code: int, where: list[str], many_clips: Path, model: Path, tmp_path: Path
 ) -> None:
-    out, events = tmp_path / "out", tmp_path / "events.jsonl"
+    out, events, held = tmp_path / "out", tmp_path / "events.jsonl", tmp_path / "held"
     store = open_store(str(out))
-    # Words enough to be far from done when the signal comes, however slow whoever sends it.
-    command = (many_clips, out, "--model", model, "--videos-per-part", 3, "--max-new-tokens", 100,
+    command = (many_clips, out, "--model", model, "--videos-per-part", 3, "--max-new-tokens", 4,
                "--grace", 300, *where)  # fmt: skip
-    driver = begin(events, *command)
+    driver = begin(events, *command, held=held)
     try:
-        until_heard(events, "video", driver)
+        let_begin(held, 4)
+        until_heard(events, "part", driver)
         # A terminal tells all of the group.
         os.killpg(driver.pid, stop) if stop is signal.SIGINT else driver.terminate()
+        until_heard(events, "stopping", driver)
+        let_begin(held, 24)
         _, said = driver.communicate(timeout=DEADLINE_S)
     finally:
         end(driver)
@@ -268,8 +271,10 @@ def test_a_terminal_of_any_width_shows_the_cache_in_use_and_how_to_end_a_stopped
     screen, far_end = pty.openpty()
     fcntl.ioctl(far_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     keys = {name: word for name, word in environment(TERM="xterm").items() if name != "COLUMNS"}
+    held = tmp_path / "held"
+    let_begin(held, 22)  # it cannot end by itself
     driver = subprocess.Popen(
-        [str(VIDRAY), "batch", "run", str(many_clips), str(tmp_path / "out"), "--in-process",
+        [*program(held), "batch", "run", str(many_clips), str(tmp_path / "out"), "--in-process",
          "--model", str(model), "--videos-per-part", "1", "--max-new-tokens", "64"],
         env=keys, stdin=far_end, stdout=far_end, stderr=far_end,
     )  # fmt: skip
@@ -277,7 +282,9 @@ def test_a_terminal_of_any_width_shows_the_cache_in_use_and_how_to_end_a_stopped
     try:
         sent = _shown_until(screen, rb"KV \d+%")
         driver.send_signal(signal.SIGTERM)
-        sent += _shown_until(screen, rb"stopped: \d+ of 24 rows are committed")
+        sent = _shown_until(screen, rb"stop again to end now", sent)
+        let_begin(held, 23)
+        sent = _shown_until(screen, rb"stopped: \d+ of 24 rows are committed", sent)
         assert driver.wait(DEADLINE_S) == 143
     finally:
         driver.kill()
@@ -289,9 +296,8 @@ def test_a_terminal_of_any_width_shows_the_cache_in_use_and_how_to_end_a_stopped
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
-def _shown_until(screen: int, pattern: bytes) -> bytes:
-    """What the terminal is sent, up to the pattern; the test's timeout bounds it."""
-    sent = b""
+def _shown_until(screen: int, pattern: bytes, sent: bytes = b"") -> bytes:
+    """What the terminal was and is sent, up to the pattern; the test's timeout bounds it."""
     while not re.search(pattern, sent):
         try:
             sent += os.read(screen, 65_536)
@@ -304,13 +310,14 @@ def _shown_until(screen: int, pattern: bytes) -> bytes:
 def test_a_job_stopped_for_good_drops_what_is_unfinished_and_nothing_else(
     ending: str, many_clips: Path, model: Path, tmp_path: Path
 ) -> None:
-    out, events = tmp_path / "out", tmp_path / "events.jsonl"
+    out, events, held = tmp_path / "out", tmp_path / "events.jsonl", tmp_path / "held"
     store = open_store(str(out))
-    command = (many_clips, out, "--model", model, "--videos-per-part", 12, "--max-new-tokens", 50,
+    command = (many_clips, out, "--model", model, "--videos-per-part", 12, "--max-new-tokens", 4,
                "--in-process", "--grace", 300 if ending == "second signal" else 0)  # fmt: skip
-    driver = begin(events, *command)
+    driver = begin(events, *command, held=held)
     try:
-        until_heard(events, "part", driver)  # the other one has begun, or does so now
+        let_begin(held, 13)  # the other one begins, and is not finished
+        until_heard(events, "part", driver)
         driver.terminate()
         until_heard(events, "stopping", driver)
         if ending == "second signal":
