@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.carried_out import carried_out
+from pipeline.carried_out import Begun, carried_out
 from pipeline.clock import Clock
 from pipeline.errors import BadInput, FailureCode, SessionClosed, Transient, VidrayError
 from pipeline.events import Listener, Moved
@@ -271,7 +271,7 @@ def key_of(view: View) -> ViewKey:
 
 async def _all_done(*works: Coroutine[Any, Any, None]) -> None:
     """All of them, though some fail; then the first failure is raised."""
-    for outcome in await asyncio.gather(*works, return_exceptions=True):
+    for outcome in await asyncio.gather(*map(Begun, works), return_exceptions=True):
         if outcome is not None:
             raise outcome
 

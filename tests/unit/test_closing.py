@@ -160,6 +160,28 @@ def test_a_listener_that_fails_at_the_last_word_leaves_no_stream_open(
     run(work())
 
 
+@pytest.mark.parametrize("num_turns", range(1, 6))
+def test_all_streams_are_freed_wherever_in_their_closing_the_event_loop_ends(
+    num_turns: int, flow: LocalFlow, local_model: LocalModel, source: Source
+) -> None:
+    """It cancels all tasks, also those that have not begun; programs go on in another one."""
+
+    async def work() -> None:
+        session = await watched(flow, source)
+        closing = asyncio.ensure_future(session.close())
+        for _ in range(num_turns):
+            await asyncio.sleep(0)
+        assert not closing.cancelled()  # it is the end of the loop that cancels it
+
+    async def later() -> None:
+        async with Session(flow, source) as session:
+            await session.ask(["Why?"], sampling=SAMPLING)
+
+    asyncio.run(work())
+    run(later())
+    assert (local_model.rank.streams, flow._held) == ((), set())
+
+
 def test_a_cancelled_caller_goes_when_the_work_has_ended_or_when_cancelled_again() -> None:
     async def work() -> None:
         for num_cancels in (1, 2):
