@@ -1,14 +1,18 @@
-"""The videos that are open: at most so many, whoever was used longest ago gives way.
+"""The videos that are open: at most so many, one of whoever has most of them gives way.
 
-What gave way, or was left by a desk that died, lies on the disk (stream_journal.py) and is opened
-again by whoever asks for it.
+Samplings that come to the same plan share a stream. What gave way, or was left by a desk that died,
+lies on the disk (stream_journal.py) and is opened again by whoever asks for it.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
+from actors.fleet_session import FleetSession
 from jobs.serve.bodies import VideoSampling
 from jobs.serve.left_stream import LeftStream, StreamEntry, StreamKey
 from jobs.serve.rates import Rates
@@ -51,23 +55,26 @@ class OpenStreams:
         self._on_closed = on_closed
         self._streams: dict[StreamKey, SharedStream] = {}
         self._opening: dict[StreamKey, asyncio.Task[SharedStream]] = {}
+        self._planning: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._num_entering = 0
 
     @property
     def all(self) -> list[SharedStream]:
-        return list(self._streams.values())
+        return list(dict.fromkeys(self._streams.values()))
 
     async def open(self, upload: Upload, sampling: VideoSampling) -> tuple[SharedStream, bool]:
-        """The stream of these bytes, sampled so, and whether it is new. BadInput, Refusal."""
+        """The stream of these bytes, planned so, and whether it is new. BadInput, Refusal."""
         key = (upload.owner, upload.sha256, sampling)
         if stream := self._streams.get(key):
             stream.used_at = time.time()
             return stream, False
         opening = self._opening.get(key)
-        is_new = opening is None and self.journal.of_key(key) is None
+        may_be_new = opening is None and self.journal.of_key(key) is None
         if opening is None:
             opening = self._opening[key] = asyncio.create_task(self._open(upload, sampling))
             opening.add_done_callback(lambda _: self._opening.pop(key, None))
-        return await asyncio.shield(opening), is_new
+        stream = await asyncio.shield(opening)
+        return stream, may_be_new and stream.key == key
 
     async def get(self, stream_id: str, *, owner: str) -> SharedStream:
         """By its id. Refusal (404) for whoever else's, too."""
@@ -110,18 +117,38 @@ class OpenStreams:
 
     async def _free(self, stream: SharedStream) -> None:
         """Who listens hears that what is being answered was stopped."""
-        self._streams.pop(stream.key, None)
+        for key in [key for key, each in self._streams.items() if each is stream]:
+            del self._streams[key]
         for answering in list(stream.answers.values()):
             await answering.stop()
         await stream.session.close()
         self._on_closed(stream)
 
     async def _open(self, upload: Upload, sampling: VideoSampling) -> SharedStream:
-        await self._make_room()
+        """One after the other for the same bytes: the second may find that the plan is the same."""
+        async with self._planning.setdefault((upload.owner, upload.sha256), asyncio.Lock()):
+            session = self._videos.session(self._source(upload, sampling))
+            try:
+                await session.open()
+                stream = await self._entered(session, upload, sampling)
+            except BaseException:
+                await session.close()
+                raise
+            if stream.session is not session:
+                await session.close()
+            return stream
+
+    async def _entered(
+        self, session: FleetSession, upload: Upload, sampling: VideoSampling
+    ) -> SharedStream:
         key = (upload.owner, upload.sha256, sampling)
-        session = self._videos.session(self._source(upload, sampling))
-        await session.open()
         left = await self._left(key, plan_hash=session.plan.hash)
+        for stream in self.all if left is None else ():
+            if stream.key[:2] == key[:2] and stream.session.plan.hash == session.plan.hash:
+                stream.used_at = time.time()
+                self._streams[key] = stream
+                return stream
+        await self._make_room(upload.owner)
         entry = StreamEntry(
             stream_id=f"stream-{uuid4().hex[:24]}",
             owner=upload.owner,
@@ -138,7 +165,11 @@ class OpenStreams:
             hear=self._hear,
             left=left,
         )
-        await self.journal.keep(stream)
+        self._num_entering += 1
+        try:
+            await self.journal.keep(stream)
+        finally:
+            self._num_entering -= 1
         self._streams[key] = stream
         if left is not None:
             self._on_left(stream, left)
@@ -167,11 +198,21 @@ class OpenStreams:
             max_frames=sampling.max_frames or self._max_frames,
         )
 
-    async def _make_room(self) -> None:
-        """Until one more may be open."""
-        while len(self._streams) >= self._max_streams:
-            idle = [each for each in self._streams.values() if not each.num_running]
+    async def _make_room(self, owner: str) -> None:
+        """Until one more of this owner may be open."""
+        while len(streams := self.all) + self._num_entering >= self._max_streams:
+            idle = [each for each in streams if not each.num_running]
             if not idle:
-                raise Refusal(429, "busy", "all streams are in use", retry_after_s=5)
-            # A page that listens would be back at once.
-            await self.leave(min(idle, key=lambda each: (each.log.num_followers > 0, each.used_at)))
+                what = f"all {self._max_streams} videos that may be open are being answered about"
+                raise Refusal(429, "busy", f"{what}; ask again later", retry_after_s=5)
+            num_of = Counter(each.owner for each in streams)
+            await self.leave(min(idle, key=partial(_turn, owner, num_of)))
+
+
+def _turn(owner: str, num_of: Counter[str], stream: SharedStream) -> tuple[int, bool, bool, float]:
+    """When a stream gives way to one more of this owner: the least is the first.
+
+    A page that listens would be back at once.
+    """
+    is_heard = stream.log.num_followers > 0
+    return -num_of[stream.owner], stream.owner != owner, is_heard, stream.used_at
