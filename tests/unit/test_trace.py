@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections import defaultdict
 from xml.etree import ElementTree
 
@@ -11,10 +12,12 @@ from jobs.trace import Trace
 from jobs.trace_picture import COLOURS, LABEL_PX, WIDTH_PX, draw
 from pipeline.analyse import analyse
 from pipeline.config import Sampling
+from pipeline.engine.rank import Rank
 from pipeline.errors import ConfigError
 from pipeline.events import Moved, Words
 from pipeline.local import LocalFlow, LocalModel
 from pipeline.span import Process, Span
+from pipeline.stages.reading import OpenVideo
 from pipeline.tasks.requests import Request
 from pipeline.tasks.tasks import Ask, Tasks
 from pipeline.video.options import PlanOptions
@@ -23,11 +26,34 @@ from tests.media_factory import CHUNKED, Clip, make
 from tests.timelines import require_timeline
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
+DEADLINE_S = 60
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
-def events(tmp_path_factory):
+def no_prefill_before_two_reads():
+    """Who reads ahead does so however slow its thread is; who does not is waited for in vain."""
+    read, run, has_read = OpenVideo.read, Rank.run, threading.Semaphore(0)
+    is_ahead = []
+
+    def noted(*call):
+        chunk = read(*call)
+        has_read.release()
+        return chunk
+
+    def late(*call):
+        while len(is_ahead) < 2:
+            is_ahead.append(has_read.acquire(timeout=DEADLINE_S))
+        return run(*call)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenVideo, "read", noted)
+        patch.setattr(Rank, "run", late)
+        yield
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory, no_prefill_before_two_reads):
     """Of one real clip in one process, as they stand in the file."""
     folder = tmp_path_factory.mktemp("traced")
     clip = make(folder, Clip(num_frames=48, fps=12, **CHUNKED))
