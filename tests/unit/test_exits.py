@@ -11,8 +11,10 @@ from jobs.exits import Exit, run_until_stopped
 
 BEGIN = """
 import asyncio, os, signal, sys
+from jobs import exits
 from jobs.exits import run_until_stopped, terminate
 
+exits.LAST_S = 60.0  # a machine that pauses cuts nothing short
 signal.signal(signal.SIGTERM, terminate)
 
 def told():
