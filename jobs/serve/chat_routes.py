@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request, Response
 from jobs.serve.admittance import Leave
 from jobs.serve.answer_run import AnswerRun
 from jobs.serve.bodies import ChatBody
+from jobs.serve.body_ids import body_id_of
 from jobs.serve.completions import accepted_blocks, answer_id, completion_blocks, completion_body
 from jobs.serve.conversation import conversation_of
 from jobs.serve.description import EITHER_WAY, takes
@@ -17,7 +18,6 @@ from jobs.serve.front import owner_of, waited_s
 from jobs.serve.manner import require_followable
 from jobs.serve.refusals import Refusal
 from jobs.serve.request_body import body_of, parsed, unless_gone
-from jobs.serve.shedding import body_id_of
 from jobs.serve.sse import EventResponse
 
 LINGER_S = 1.0  # that an answer goes on for nobody; then it is paused

@@ -14,6 +14,7 @@ from uuid import uuid4
 from jobs.serve.admittance import Admittance
 from jobs.serve.answer_run import AnswerRun, description_of
 from jobs.serve.bodies import Manner, VideoSampling
+from jobs.serve.body_ids import key_of
 from jobs.serve.desk_sight import DeskSight
 from jobs.serve.endpoint_options import EndpointOptions
 from jobs.serve.grounding import grounding_body
@@ -266,8 +267,19 @@ class Desk:
 
     def may_be_known(self, owner: str, start: str) -> bool:
         """The same of any body whose id begins so; looks at all of them."""
-        known = [*self._sent.bodies, *self.streams.journal.bodies]
-        return any(who == owner and body_id.startswith(start) for who, body_id in known)
+        return any(body_id.startswith(start) for body_id in self._bodies_of(owner))
+
+    def _bodies_of(self, owner: str) -> list[str]:
+        known = (*self._sent.bodies, *self.streams.journal.bodies)
+        return [body_id for who, body_id in known if who == owner]
+
+    def _require_key_for(self, owner: str, body_id: str) -> None:
+        """Refusal (422) where the client's own key came with another body."""
+        key = key_of(body_id)
+        others = (each for each in self._bodies_of(owner) if each != body_id)
+        if key and key in map(key_of, others):
+            told = f"{key[:64]!r} came with another body just before; give each its own"
+            raise Refusal(422, "invalid", f"the Idempotency-Key {told}", "idempotency-key")
 
     async def once(
         self, owner: str, body_id: str, begin: Callable[[], Coroutine[Any, Any, AnswerRun]]
@@ -284,6 +296,7 @@ class Desk:
                 if refusal.status != 404:
                     raise
         if not self._sent.is_known(owner, body_id):
+            self._require_key_for(owner, body_id)
             self.admittance.require_chance(owner)
         answering = await self._sent.once(owner, body_id, begin)
         self.go_on(answering)

@@ -4,7 +4,6 @@ whatever work it asks for.
 Under ten times the load the refusals alone would keep everybody waiting for seconds.
 """
 
-import hashlib
 import re
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.serve.admittance import Admittance
+from jobs.serve.body_ids import body_id_of, id_start
 from jobs.serve.refusals import Refusal
 
 CHAT = "/v1/chat/completions"
@@ -19,13 +19,6 @@ FILES = "/v1/files"
 Known = Callable[[str, str], bool]
 _ASKS = re.compile(r"/v1/streams(/[^/]+/(ask|ground))?")
 SMALL_BYTES = 1 << 16  # of a body whose hash costs nothing; the route looks at larger ones
-
-
-def body_id_of(headers: Headers, raw: bytes) -> str:
-    """What tells a body that is sent again. Without a client's own key it begins with its length:
-    that is known before any of it has come.
-    """
-    return headers.get("idempotency-key") or f"{len(raw)}-{hashlib.sha256(raw).hexdigest()}"
 
 
 class Shedding:
@@ -73,7 +66,7 @@ class Shedding:
         if not length.isdecimal():
             raise refusal
         if int(length) > SMALL_BYTES:
-            if not self._may_be(owner, headers.get("idempotency-key") or f"{length}-"):
+            if not self._may_be(owner, id_start(headers, int(length))):
                 raise refusal
             return receive
         message = await receive()

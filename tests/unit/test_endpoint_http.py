@@ -167,3 +167,17 @@ def test_what_needs_a_video_that_was_deleted_is_told_that_it_is_gone(
     ]
     told = (404, "not_found", None, "there is no such file")
     assert [refused(each) for each in gone] == [told] * len(gone)
+
+
+def test_a_key_of_the_clients_is_of_one_body_only(web: httpx2.Client, file_id: str):
+    body = asked(file_id)
+    another = asked(file_id, seed=5)
+
+    def said(body: dict[str, Any], key: str) -> httpx2.Response:
+        return web.post(CHAT, json=body, headers={"idempotency-key": key})
+
+    first, again, apart = said(body, "one"), said(body, "one"), said(body, "one more")
+    assert first.json()["id"] == again.json()["id"] != apart.json()["id"]
+    what = "the Idempotency-Key 'one' came with another body just before; give each its own"
+    assert refused(said(another, "one")) == (422, "invalid", "idempotency-key", what)
+    assert said(another, "two").status_code == 200
