@@ -11,26 +11,29 @@ LOOK_S = 0.001  # whether they are let go on
 
 
 class HeldWords:
-    """Engines write words in so many more steps, and then none; whatever else they are told they
-    do. num_left: as many as there are wanted, until a test says how many.
-    """
+    """Engines write words as ever; when these are held, they do whatever else they are told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.num_left = math.inf
+        self._num_steps = 0  # is theirs to count
+        self._most = math.inf
         next_step, words_wait_s = Scheduler.next_step, Scheduler.words_wait_s
 
         def counted(scheduler: Scheduler, *, now_s: float) -> Step:
             step = next_step(scheduler, now_s=now_s)
-            self.num_left -= bool(step.generations)
+            self._num_steps += bool(step.generations)
             return step
 
         def held_s(scheduler: Scheduler, *, now_s: float) -> float:
             is_writing = any(lane.running for lane in scheduler.lanes.values())
-            is_held = is_writing and self.num_left <= 0
+            is_held = is_writing and self._num_steps >= self._most
             return LOOK_S if is_held else words_wait_s(scheduler, now_s=now_s)
 
         monkeypatch.setattr(Scheduler, "next_step", counted)
         monkeypatch.setattr(Scheduler, "words_wait_s", held_s)
 
+    def hold_after(self, num_steps: int) -> None:
+        """In so many more of them words are written."""
+        self._most = self._num_steps + num_steps
+
     def go_on(self) -> None:
-        self.num_left = math.inf
+        self._most = math.inf

@@ -97,7 +97,7 @@ def test_whom_there_was_no_room_for_asks_in_vain_until_an_answer_ends():
 def test_what_has_no_chance_is_refused_unread_and_a_body_sent_again_has_its_answer(
     tmp_path: Path, words: HeldWords
 ):
-    words.num_left = 0  # the answer is still being written when others come
+    words.hold_after(0)  # the answer is still being written when others come
     model = write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS)
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     with (
@@ -223,7 +223,7 @@ def chat(file_id: str, *, max_tokens: int) -> dict[str, Any]:
 def test_answers_on_one_video_count_each_and_what_is_over_is_refused(
     tmp_path: Path, words: HeldWords
 ):
-    words.num_left = 0  # none ends before the last one comes
+    words.hold_after(0)  # none ends before the last one comes
     model = write_folder(tmp_path / "model", max_pixels=CHUNKED_PIXELS)
     clip = make(tmp_path, Clip(num_frames=24, **CHUNKED))
     question = {"question": "Why?", "stream": True, "max_tokens": 1_000}

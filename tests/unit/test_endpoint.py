@@ -422,7 +422,7 @@ def test_closing_a_stream_ends_its_events(web: httpx2.Client, clip: Path):
 def test_whoever_listens_to_an_answer_hears_that_its_stream_is_closed_under_it(
     web: httpx2.Client, clip: Path, words: HeldWords
 ):
-    words.num_left = FEW_STEPS
+    words.hold_after(FEW_STEPS)
     url = f"/v1/streams/{opened(web, clip)['id']}"
     asked = {"question": "Why?", "stream": True, "max_tokens": 1_000}
     with web.stream("POST", f"{url}/ask", json=asked) as response:
@@ -512,7 +512,7 @@ def test_a_chat_that_was_cut_off_is_read_on_from_its_last_event(web: httpx2.Clie
 
 
 def test_an_answer_is_stopped_when_asked_to_be(web: httpx2.Client, clip: Path, words: HeldWords):
-    words.num_left = FEW_STEPS
+    words.hold_after(FEW_STEPS)
     stream = opened(web, clip)
     url = f"/v1/streams/{stream['id']}"
     names = []

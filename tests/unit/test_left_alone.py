@@ -71,7 +71,7 @@ def left_alone(
     web: httpx2.Client, url: str, body: dict[str, Any], words: HeldWords
 ) -> dict[str, Any]:
     """A chat of which one chunk was heard, and for which nothing is done any more: that chunk."""
-    words.num_left = FEW_STEPS
+    words.hold_after(FEW_STEPS)
     with web.stream("POST", "/v1/chat/completions", json=body) as response:
         first = next(said_in(response.iter_lines()))
     deadline_s = time.monotonic() + TIMEOUT_S
