@@ -13,8 +13,10 @@ demo: .venv/installed
 test: lint unit
 	$(BIN)/python -m pytest tests/end_to_end -n 2 --dist loadfile --no-loadscope-reorder -q
 
+# Plugins by name: for those it finds, pytest rewrites all assertions of Hypothesis and schemathesis.
 unit: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n 2 -q \
+		--disable-plugin-autoload -p xdist -p timeout -p hypothesispytest
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -45,7 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _own_random_state() -> Iterator[None]:
     state = torch.get_rng_state()
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():  # torch.manual_seed writes down its callers where there is none
+        torch.cuda.manual_seed_all(0)
     yield
     torch.set_rng_state(state)
 

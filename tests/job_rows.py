@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pipeline.store.commit import Part, commit_part, finish
 from pipeline.store.items import Item
-from pipeline.store.job_plan import JobPlan, PlannedItems, open_job
+from pipeline.store.job_plan import JobPlan, JobSpec, PlannedItems, open_job
 from pipeline.store.objects import ObjectStore
 from pipeline.tasks.records import Record, to_table
 from tests.batch_driver import SPEC
@@ -25,11 +25,15 @@ def records() -> list[Record]:
 
 
 def commit_job(
-    store: ObjectStore, *, parts: tuple[int, ...] = (0, 1), rows: Sequence[Record] = ()
+    store: ObjectStore,
+    *,
+    parts: tuple[int, ...] = (0, 1),
+    rows: Sequence[Record] = (),
+    spec: JobSpec = SPEC,
 ) -> JobPlan:
     """Commit these of the job's parts, of these rows or records(); with all it is finished."""
     rows = rows or records()
-    plan = open_job(store, SPEC, (Item(uri=record.uri) for record in rows), passed_over=LEFT)
+    plan = open_job(store, spec, (Item(uri=record.uri) for record in rows), passed_over=LEFT)
     by_id = {record.video_id: record for record in rows}
     for index in parts:
         ids = tuple(item.video_id for item in PlannedItems(store, plan).part(index))

@@ -34,6 +34,13 @@ OTHERS: list[Any] = [
     *([], {}, [[]], [1] * 9, [1 << 40] * 9, [0] * 9, [1.5] * 9, [10**400], ["=x"], ["a"] * 99),
 ]
 STAMPS = [0, 1, 2, 1000, -1, NO_STAMP, 1 << 33, 1 << 59, 1 << 60, -(1 << 60), (1 << 63) - 1]
+BLANK = failure(
+    Source.of("x"),
+    Tasks(),
+    ModelIdentity("m", "d"),
+    video_id="v",
+    error=BadInput(FailureCode.NOT_DECODABLE, "x"),
+)
 
 
 def lies(seed: int) -> tuple[str, list[tuple[Kind, bytes]]]:
@@ -98,20 +105,13 @@ def believed(seed: int, monkeypatch: pytest.MonkeyPatch) -> str:
     demuxer, messages = lies(seed)
     monkeypatch.setattr(reader, "Child", Liar)
     Liar.lies = iter(messages)
-    blank = failure(
-        Source.of("x"),
-        Tasks(),
-        ModelIdentity("m", "d"),
-        video_id="v",
-        error=BadInput(FailureCode.NOT_DECODABLE, "x"),
-    )
     try:
         with ExitStack() as stack:
             file = OpenFile.of(0, demuxer=demuxer)
             info = Media(file, DecodeLimits(), stack).info
             plan = make_plan(info, source_id="test", long=("fit", "windows")[seed % 2])
     except BadInput as error:
-        to_table([replace(blank, code=error.code, detail=error.detail)])
+        to_table([replace(BLANK, code=error.code, detail=error.detail)])
         return error.code.value
-    to_table([replace(blank, media=MediaFacts.of(info), plan=PlanFacts.of(plan), flags=info.flags)])
+    to_table([replace(BLANK, media=MediaFacts.of(info), plan=PlanFacts.of(plan), flags=info.flags)])
     return "ok"

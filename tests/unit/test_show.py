@@ -10,12 +10,14 @@ import pytest
 from pipeline.store.items import Item
 from pipeline.store.local import LocalStore
 from pipeline.tasks.records import Record
+from tests.batch_driver import SPEC
 from tests.conftest import Vidray
 from tests.job_rows import commit_job
 from tests.report_rows import bad_row, good_row
 from tests.terminal import VIDRAY, on_a_terminal
 
 NUM_ROWS = 240  # more than what was shown at most, once
+NUM_PARTS = 8
 
 
 def rows() -> list[Record]:
@@ -31,7 +33,8 @@ def rows() -> list[Record]:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("job") / "out"
-    commit_job(LocalStore(str(folder)), parts=tuple(range(NUM_ROWS // 3)), rows=rows())
+    spec = replace(SPEC, items_per_part=NUM_ROWS // NUM_PARTS)
+    commit_job(LocalStore(str(folder)), parts=tuple(range(NUM_PARTS)), rows=rows(), spec=spec)
     return folder
 
 
