@@ -21,6 +21,9 @@ from jobs.serve.request_body import body_of, parsed, unless_gone
 from jobs.serve.sse import EventResponse
 
 LINGER_S = 1.0  # that an answer goes on for nobody; then it is paused
+# Who waits for a whole answer and hangs up was out of patience and asks again: openai's client
+# within 8 s.
+WHOLE_LINGER_S = 10.0
 ACCEPT_S = 0.5  # from when a chat came until it is accepted: its video may be long in coming
 
 
@@ -99,7 +102,7 @@ async def _begin_chat(
         conversation.question,
         body,
         turns=conversation.turns,
-        linger_s=LINGER_S,
+        linger_s=LINGER_S if body.stream else LINGER_S,
         body_id=body_id,
     )
 

@@ -5,10 +5,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
 from jobs.serve import chat_routes
@@ -176,3 +178,45 @@ def test_an_answer_that_was_left_alone_can_be_stopped_for_good(
     stopped = web.delete(f"{url}/answers/{answer['id']}").json()
     assert (stopped["status"], stopped["error"]["code"]) == ("failed", "stopped")
     assert stopped["text"] == answer["text"]
+
+
+def test_a_client_that_loses_patience_and_asks_again_has_the_answer_that_it_asked_for_first(
+    web: httpx2.Client,
+    stream: dict[str, Any],
+    words: HeldWords,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Its time-outs and the pauses between its tries are its own; the answer comes at the third."""
+    monkeypatch.setattr(chat_routes, "WHOLE_LINGER_S", TIMEOUT_S)
+    url, words.num_left = f"/v1/streams/{stream['id']}", FEW_STEPS
+    num_asked = 0
+
+    def go_on_at_the_third(request: httpx2.Request) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 3:
+            words.go_on()
+            request.extensions["timeout"]["read"] = TIMEOUT_S
+
+    hooks = {"request": [go_on_at_the_third]}
+    with (
+        httpx2.Client(event_hooks=hooks) as impatient,
+        openai.OpenAI(
+            base_url=f"{web.base_url}/v1",
+            api_key="none",
+            http_client=impatient,
+            timeout=0.5,
+            max_retries=6,
+        ) as client,
+    ):
+        parts = long_chat(stream)["messages"][0]["content"]
+        said = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": parts}], max_tokens=100
+        )
+    assert num_asked == 3
+    now = web.get(url).json()
+    assert [answer["text"] for answer in now["answers"]] == [said.choices[0].message.content]
+    assert now["counters"]["watched"] == 1
+    with web.stream("GET", f"{url}/events") as response:
+        lines = takewhile(lambda line: line != "event: answered", response.iter_lines())
+        assert "event: paused" not in lines
