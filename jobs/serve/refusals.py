@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import BadInput, ConfigError, FailureCode, Transient, VidrayError
+from pipeline.errors import BadInput, ConfigError, FailureCode, StoreFull, Transient, VidrayError
 from pipeline.settings import sentence
 
 SHOULD_RETRY = {408, 429, 500, 503, 504}
@@ -57,6 +57,9 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(503, "lost", "a part of this service was lost meanwhile; try again")
     if isinstance(error, ConfigError):
         return Refusal(422, "invalid", str(error))
+    if isinstance(error, StoreFull):
+        told = "this server's disk has no room for it; delete files of yours, or try again later"
+        return Refusal(507, "disk_full", told)
     if isinstance(error, TimeoutError):
         return Refusal(504, "deadline", "no answer within the time a request may take")
     return Refusal(500, "internal", "an error on our side")

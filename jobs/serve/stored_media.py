@@ -15,7 +15,7 @@ from typing import IO, cast
 
 from jobs.serve.refusals import remote_failed, remote_refused
 from jobs.serve.uploads import Incoming, too_large
-from pipeline.errors import BadInput, FailureCode, VidrayError
+from pipeline.errors import BadInput, FailureCode, StoreFull, VidrayError
 from pipeline.store.objects import check_path_key
 from pipeline.store.open import S3_SCHEME, split_s3
 from pipeline.store.retry import RetryPolicy
@@ -53,6 +53,8 @@ class StoredMedia:
             if error.code is FailureCode.TOO_MANY_BYTES:
                 raise too_large(self.max_bytes) from None
             raise remote_failed("its store has no such object for us") from None
+        except StoreFull:  # of our own disk
+            raise
         except VidrayError:
             raise remote_failed("its store does not give it") from None
 

@@ -6,12 +6,14 @@ lie once. Several processes may share the folder.
 """
 
 import asyncio
+import errno
 import hashlib
 import json
-import os
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from jobs.serve.media_facts import media_facts
 from jobs.serve.refusals import Refusal, not_found
 from pipeline.config import DecodeLimits
+from pipeline.errors import StoreFull
 from pipeline.video.reader import probe
 from pipeline.video.source import Source
 
@@ -29,6 +32,7 @@ PROBES_AT_ONCE = 2
 WRITE_BYTES = 1 << 20  # to the disk at a time
 MAX_NAME_CHARACTERS = 255
 INLINE = "inline"  # the purpose of what a chat brought
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
 _ID = re.compile(r"file-[0-9a-f]{24}")
 
@@ -68,7 +72,7 @@ _FACTS = TypeAdapter(Upload)
 
 
 class Incoming:
-    """A file that is being written."""
+    """A file that is being written. StoreFull where the disk has no room for it."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self.path = path
@@ -77,7 +81,8 @@ class Incoming:
         self._max_bytes = max_bytes
         self._waiting: list[bytes] = []
         self._num_waiting = 0
-        self._file = path.open("xb")
+        with _on_disk():
+            self._file = path.open("xb")
 
     async def write(self, block: bytes) -> None:
         self._take(block)
@@ -91,11 +96,13 @@ class Incoming:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._flush)
-        self._file.close()
+        with _on_disk():
+            self._file.close()
 
     def discard(self) -> None:
         """Nothing stays; whoever took the file away before has it."""
-        self._file.close()
+        with suppress(OSError):  # of a full disk, once more
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
     def _take(self, block: bytes) -> None:
@@ -108,7 +115,8 @@ class Incoming:
     def _flush(self) -> None:
         data = b"".join(self._waiting)
         self._waiting, self._num_waiting = [], 0
-        self._file.write(data)
+        with _on_disk():
+            self._file.write(data)
         self.digest.update(data)
 
 
@@ -135,7 +143,7 @@ class Uploads:
         return Incoming(self._incoming / uuid4().hex, max_bytes=self.max_bytes)
 
     async def keep(self, file: Incoming, *, owner: str, filename: str, purpose: str) -> Upload:
-        """Take over a file that is whole. BadInput if it is no video."""
+        """Take over a file that is whole. BadInput if it is no video; StoreFull."""
         await file.close()
         sha256 = file.digest.hexdigest()
         async with self._probing:
@@ -218,11 +226,24 @@ class Uploads:
             return None
 
     def _take_in(self, path: Path, upload: Upload) -> None:
-        with self._blobs_turn:
-            path.replace(self.path(upload))
-            part = self._incoming / f"{uuid4().hex}.json"
-            part.write_text(json.dumps(asdict(upload)), "utf-8")
-            os.replace(part, self._facts / upload.id)
+        part = self._incoming / f"{uuid4().hex}.json"
+        try:
+            with self._blobs_turn, _on_disk():
+                part.write_text(json.dumps(asdict(upload)), "utf-8")
+                path.replace(self.path(upload))  # for which a full disk has room
+                part.replace(self._facts / upload.id)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StoreFull("no room left for a file that was sent") from error
 
 
 def source_at(path: Path, sha256: str) -> Source:

@@ -4,7 +4,6 @@ import asyncio
 import json
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,15 +31,16 @@ def test_bytes_that_somebody_sends_are_not_removed_with_anothers_meanwhile(
     uploads = Uploads(tmp_path / "data", max_bytes=1 << 20, keep_s=60.0, limits=DecodeLimits())
     before = asyncio.run(sent(uploads, clip, owner="one"))
     removing: list[Future[None]] = []
-    write_text = Path.write_text
+    replace = Path.replace
     with ThreadPoolExecutor(1) as beside:
 
-        def remove_and_write(path: Path, *arguments: Any) -> int:
-            removing.append(beside.submit(uploads.remove, before))
-            wait(removing, MOMENT_S)
-            return write_text(path, *arguments)
+        def remove_and_replace(path: Path, target: Path) -> Path:
+            if target.parent.name == "files":
+                removing.append(beside.submit(uploads.remove, before))
+                wait(removing, MOMENT_S)
+            return replace(path, target)
 
-        monkeypatch.setattr(Path, "write_text", remove_and_write)
+        monkeypatch.setattr(Path, "replace", remove_and_replace)
         now = asyncio.run(sent(uploads, clip, owner="another"))
         removing[0].result()
     assert uploads.all_of("one") == []
