@@ -100,9 +100,9 @@ class Harvest(Generic[P]):
         if is_holed:
             self._holed.add(number)
         if is_key:
-            self._groups.append(_Group(number, stamp))
+            self._begin(_Group(number, stamp))
         elif is_behind_loss:
-            self._groups.append(_Group(number, NO_STAMP, is_whole=False))
+            self._begin(_Group(number, NO_STAMP, is_whole=False))
         elif is_referred_to is not False:
             is_sure = is_holed or is_referred_to is True
             self._awaited[number] = _Awaited(stamp, is_sure=is_sure)
@@ -138,7 +138,6 @@ class Harvest(Generic[P]):
             is_sound = is_whole and self._stands(number)
             self._stamps.pop(number, None)
             yield picture if is_sound else None
-        self._forget()
 
     @property
     def pending(self) -> tuple[int, ...]:
@@ -201,8 +200,9 @@ class Harvest(Generic[P]):
         is_leading = own.is_leading(self._stamps.get(number, NO_STAMP))
         return [before, own] if is_leading else [own]
 
-    def _forget(self) -> None:
-        """Keep the groups that a pending picture may belong to."""
+    def _begin(self, group: _Group) -> None:
+        """Add it, and keep the groups that a pending picture may belong to."""
+        self._groups.append(group)
         oldest = self._pending[0] if self._pending else self._fed
         oldest = min(oldest, self._fed) - self._patience
         while len(self._groups) > 2 and self._groups[2].number <= oldest:

@@ -40,8 +40,11 @@ class _Units:
 
     def is_referred_to(self, packet: memoryview) -> bool | None:
         head = bytes(packet[:_HEAD_BYTES])
-        heads = self._by_length(head) if self._length_bytes else _by_start(head)
-        return next((known for unit in heads if (known := self._test(unit)) is not None), None)
+        for unit in self._by_length(head) if self._length_bytes else _by_start(head):
+            known = self._test(unit)
+            if known is not None:
+                return known
+        return None
 
     def _by_length(self, head: bytes) -> Iterator[bytes]:
         at = 0

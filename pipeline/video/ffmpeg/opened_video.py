@@ -106,9 +106,7 @@ class OpenedVideo:
         """Every packet of the stream from where the file stands."""
         self._is_at_start = False
         packets = self._demuxed()
-        if self.demuxer in RAW_DEMUXERS:
-            packets = map(_unstamped, packets)
-        return (packet for packet in packets if packet.size)  # the last asks decoders to drain
+        return map(_unstamped, packets) if self.demuxer in RAW_DEMUXERS else packets
 
     def _demuxed(self) -> Iterator[Packet[VideoStream]]:
         """What the demuxer gives; streams may join later, as sound of a broadcast does.
@@ -116,7 +114,9 @@ class OpenedVideo:
         PyAV wants to drain them in the end, and does not know them.
         """
         with suppress(IndexError):
-            yield from self.container.demux(self.stream)
+            for packet in self.container.demux(self.stream):
+                if packet.size:  # the last one asks decoders to drain
+                    yield packet
 
     def packets_from(self, run: Run) -> Iterator[tuple[int, Packet[VideoStream]]]:
         """Every packet and its number from the run's first on, by seeking or from the start."""

@@ -7,6 +7,7 @@ BadInput in translation.py.
 from __future__ import annotations  # av.Packet and array are generic to the type checker only
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -78,7 +79,8 @@ class VideoFile:
                 self.allow_left_bits(True)
                 header = replace(header, leaves_bits=True)
         if self._video.demuxer == "mov" and not self._video.is_cut:
-            num_shown = sum(not mark & Mark.DISCARD for mark in index.marks)
+            counts = Counter(index.marks)  # there are few kinds of marks, and many packets
+            num_shown = sum(counts[mark] for mark in counts if not mark & Mark.DISCARD)
             if leaves_rest(self._fd, track=self._video.stream.id, num_shown=num_shown):
                 header = replace(header, flags=(*header.flags, "rest_unread"))
         return header, index.stamps, index.marks
@@ -202,18 +204,21 @@ class VideoFile:
             stamp = NO_STAMP if packet.pts is None else packet.pts
             if unfed.get(number, stamp) != stamp:
                 break  # this is another packet: the demuxer lost count, or a seek did
-            is_key = number in keys
-            is_holed = number in unended or (holds is not None and holds(memoryview(packet)))
-            # A hidden picture is there for others' sake.
+            is_key, is_silent = number in keys, number in silent
             is_referred_to = (
-                is_holed if number in silent else _is_referred_to(packet, latest, referred)
+                None if is_key or is_silent else _is_referred_to(packet, latest, referred)
+            )
+            # What nobody wants and nothing refers to may have holes: they are not looked for.
+            is_holed = (number in unfed or is_referred_to is not False) and (
+                number in unended or (holds is not None and holds(memoryview(packet)))
             )
             harvest.feed(
                 number,
                 stamp=stamp,
                 is_key=is_key,
                 is_behind_loss=number in losses,
-                is_referred_to=not is_key and is_referred_to,
+                # A hidden picture is there for others' sake.
+                is_referred_to=is_holed if is_silent else is_referred_to,
                 is_holed=is_holed,
             )
             latest = stamp if is_key else max(latest, stamp)
