@@ -108,9 +108,8 @@ class Desk:
     async def __aexit__(self, *_: object) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for stream in self.streams.all:
-            await self.streams.leave(stream)
-        await self.streams.journal.close()
+            await asyncio.wait({self._sweeping})  # what it was closing is closed
+        await self.streams.end()
 
     @property
     def num_running(self) -> int:

@@ -21,6 +21,7 @@ from jobs.serve.served_videos import ServedVideos
 from jobs.serve.shared_stream import SharedStream
 from jobs.serve.stream_journal import StreamJournal
 from jobs.serve.uploads import Upload, Uploads
+from pipeline.carried_out import carried_out
 from pipeline.events import Event
 from pipeline.video.source import Source
 
@@ -94,18 +95,28 @@ class OpenStreams:
         return stream
 
     async def close(self, stream: SharedStream) -> None:
-        """Stop what is being answered, and free everything; it is over."""
+        """Stop what is being answered, and free everything, whatever becomes of the caller; it is
+        over.
+        """
         self.journal.end(stream)
-        await self._free(stream)
-        stream.log.append("closed", {})
-        stream.log.close()
+        await self._free(stream, is_over=True)
         await self.journal.written(stream.id)
 
     async def leave(self, stream: SharedStream) -> None:
-        """Free everything; whoever asks for it has it again, from the disk, as it is now."""
+        """Free everything, likewise; whoever asks for it has it again, from the disk, as it is."""
         self.journal.leave(stream)
-        await self._free(stream)
-        stream.log.close()
+        await self._free(stream, is_over=False)
+
+    async def end(self) -> None:
+        """Leave all, those that are being opened too. Returns when all is as it shall stay."""
+        while self._opening or self._streams:
+            for opening in self._opening.values():
+                opening.cancel()
+            if self._opening:
+                await asyncio.wait(self._opening.values())
+            for stream in self.all:
+                await self.leave(stream)
+        await self.journal.close()
 
     async def sweep(self) -> None:
         """Close what nobody has asked for long enough."""
@@ -115,14 +126,21 @@ class OpenStreams:
                 await self.close(stream)
         await self.journal.sweep()
 
-    async def _free(self, stream: SharedStream) -> None:
-        """Who listens hears that what is being answered was stopped."""
+    async def _free(self, stream: SharedStream, *, is_over: bool) -> None:
+        """Nobody gets it from now on. Who listens hears that what is being answered was stopped."""
         for key in [key for key, each in self._streams.items() if each is stream]:
             del self._streams[key]
-        for answering in list(stream.answers.values()):
-            await answering.stop()
-        await stream.session.close()
-        self._on_closed(stream)
+
+        async def free() -> None:
+            for answering in list(stream.answers.values()):
+                await answering.stop()
+            await stream.session.close()
+            self._on_closed(stream)
+            if is_over:
+                stream.log.append("closed", {})
+            stream.log.close()
+
+        await carried_out(free())
 
     async def _open(self, upload: Upload, sampling: VideoSampling) -> SharedStream:
         """One after the other for the same bytes: the second may find that the plan is the same."""
@@ -132,10 +150,10 @@ class OpenStreams:
                 await session.open()
                 stream = await self._entered(session, upload, sampling)
             except BaseException:
-                await session.close()
+                await carried_out(session.close())
                 raise
             if stream.session is not session:
-                await session.close()
+                await carried_out(session.close())
             return stream
 
     async def _entered(

@@ -121,6 +121,10 @@ class StreamJournal:
             file = StreamFile(self._path(stream.id), stream.entry.line)
             await stream.log.keep_in(file, self._threads)
             self._strike(stream.id)
+        except BaseException:
+            is_left = stream.id in self._left
+            self._after_last_words(stream, os.utime if is_left else Path.unlink)
+            raise
         finally:
             self._kept.discard(stream.id)
 

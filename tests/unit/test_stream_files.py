@@ -245,6 +245,37 @@ def test_the_sweep_leaves_a_stream_alone_that_was_opened_again_while_it_closed_a
     assert [path.name for path in tmp_path.glob("streams/*")] == ["stream-2.jsonl"]
 
 
+@pytest.mark.parametrize("free", [OpenStreams.close, OpenStreams.leave])
+def test_a_stream_is_freed_though_whoever_frees_it_is_cancelled(
+    tmp_path: Path, free: Callable[[OpenStreams, SharedStream], Awaitable[None]]
+):
+    async def work() -> None:
+        streams, stream = open_streams(tmp_path), OpenLife("1")
+        await streams.journal.open()
+        await streams.journal.keep(cast(SharedStream, stream))
+        is_reached, may_end, is_closed = (asyncio.Event() for _ in range(3))
+
+        async def slowly() -> None:
+            is_reached.set()
+            await may_end.wait()
+            is_closed.set()
+
+        stream.on_close = slowly
+        freeing = asyncio.ensure_future(free(streams, cast(SharedStream, stream)))
+        await is_reached.wait()
+        for _ in range(2):
+            freeing.cancel()
+            await turns()
+        may_end.set()
+        async with asyncio.timeout(TIMEOUT_S):
+            await is_closed.wait()
+            told = [event.name async for event in stream.log.follow()]
+        assert told[1:] == (["closed"] if free is OpenStreams.close else [])
+        await streams.journal.close()
+
+    asyncio.run(work())
+
+
 class OpenLife(KeptStream):
     """One that nobody has asked for in a long time."""
 
