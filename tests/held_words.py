@@ -13,6 +13,8 @@ LOOK_S = 0.001  # whether they are let go on
 class HeldWords:
     """Engines write words as ever; when these are held, they do whatever else they are told."""
 
+    __slots__ = ("_most", "_num_steps")
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._num_steps = 0  # is theirs to count
         self._most = math.inf

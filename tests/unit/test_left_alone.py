@@ -188,7 +188,8 @@ def test_a_client_that_loses_patience_and_asks_again_has_the_answer_that_it_aske
 ):
     """Its time-outs and the pauses between its tries are its own; the answer comes at the third."""
     monkeypatch.setattr(chat_routes, "WHOLE_LINGER_S", TIMEOUT_S)
-    url, words.num_left = f"/v1/streams/{stream['id']}", FEW_STEPS
+    url = f"/v1/streams/{stream['id']}"
+    words.hold_after(FEW_STEPS)
     num_asked = 0
 
     def go_on_at_the_third(request: httpx2.Request) -> None:
