@@ -102,7 +102,7 @@ async def _begin_chat(
         conversation.question,
         body,
         turns=conversation.turns,
-        linger_s=LINGER_S if body.stream else LINGER_S,
+        linger_s=LINGER_S if body.stream else WHOLE_LINGER_S,
         body_id=body_id,
     )
 

@@ -210,10 +210,8 @@ def test_a_client_that_loses_patience_and_asks_again_has_the_answer_that_it_aske
             max_retries=6,
         ) as client,
     ):
-        parts = long_chat(stream)["messages"][0]["content"]
-        said = client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": parts}], max_tokens=100
-        )
+        chat = long_chat(stream) | {"stream": False, "max_tokens": 100}
+        said = client.chat.completions.create(**chat)
     assert num_asked == 3
     now = web.get(url).json()
     assert [answer["text"] for answer in now["answers"]] == [said.choices[0].message.content]
