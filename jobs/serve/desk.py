@@ -17,12 +17,12 @@ from jobs.serve.bodies import Manner, VideoSampling
 from jobs.serve.body_ids import key_of
 from jobs.serve.desk_sight import DeskSight
 from jobs.serve.endpoint_options import EndpointOptions
-from jobs.serve.grounding import grounding_body
+from jobs.serve.grounding import end_groundings, ground
 from jobs.serve.left_stream import AnswerEntry, LeftStream
 from jobs.serve.manner import constraint_of, sampling_of
 from jobs.serve.open_streams import FORGET_S, OpenStreams
 from jobs.serve.rates import Rates
-from jobs.serve.refusals import Refusal, above, not_found
+from jobs.serve.refusals import Refusal, above, not_found, refusal_of
 from jobs.serve.remote_media import RemoteMedia
 from jobs.serve.sent_bodies import SentBodies
 from jobs.serve.served_videos import ServedVideos
@@ -225,7 +225,9 @@ class Desk:
         )
 
     def _go_on(self, stream: SharedStream, left: LeftStream) -> None:
-        """Have its answers again; those that were being written are gone on with."""
+        """Have its answers again; those that were being written are gone on with, places that
+        were being looked for are not.
+        """
         for each in left.answers:
             followed = stream.answers.get(each.entry.after or "")
             reply = followed.reply if followed else None
@@ -241,6 +243,7 @@ class Desk:
             answering.take_over(each)
             stream.answers[answering.id] = answering
             self._sent.take(answering)
+        end_groundings(stream, left)
 
     def _drop(self, stream: SharedStream) -> None:
         """Nobody gets it any more."""
@@ -306,28 +309,27 @@ class Desk:
     ) -> dict[str, Any]:
         """Where something is; the events say so too."""
         self.require_open()
-        self._enter(stream, num_tokens=self.videos.sampling.max_new_tokens)
-        ground_id = f"ground-{uuid4().hex[:24]}"
-        stream.log.append("grounding", {"ground": ground_id, "query": query})
+        sampling, code = self.videos.sampling, None
+        self._enter(stream, num_tokens=sampling.max_new_tokens)
         stream.num_running += 1
         try:
-            async with asyncio.timeout(self.options.deadline_s):
-                boxes = await stream.session.ground(
-                    query,
-                    times_s=times_s,
-                    sampling=self.videos.sampling,
-                    listener=partial(self.sight.hear, stream.id),
-                )
+            return await ground(
+                stream,
+                query,
+                times_s,
+                sampling=sampling,
+                deadline_s=self.options.deadline_s,
+                listener=partial(self.sight.hear, stream.id),
+            )
+        except Exception as error:
+            code = refusal_of(error).code
+            raise
         finally:
             stream.num_running -= 1
             stream.used_at = time.time()
-            self.sight.rests(stream, status="done", code=None)
-            self._give_back(stream, num_tokens=self.videos.sampling.max_new_tokens)
+            self.sight.rests(stream, status="failed" if code else "done", code=code)
+            self._give_back(stream, num_tokens=sampling.max_new_tokens)
             self._let_go_if_done()
-        body = grounding_body(ground_id, stream, query, boxes)
-        told = {name: body[name] for name in ("query", "boxes")}
-        await stream.log.told(stream.log.append("grounded", {"ground": ground_id, **told}))
-        return body
 
     def body_of(self, stream: SharedStream) -> dict[str, Any]:
         return {

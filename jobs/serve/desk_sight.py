@@ -50,8 +50,6 @@ class DeskSight:
         """An answer has, or is paused."""
         code = None if answering.refusal is None else answering.refusal.code
         self.meters.add("vidray_answers", status=answering.status)
-        if code is not None:
-            self.meters.add("vidray_failures", code=code)
         if answering.status != "paused":  # or its times would count twice
             if answering.first_word_s is not None:
                 self.meters.observe("vidray_first_word_seconds", answering.first_word_s)
@@ -60,6 +58,8 @@ class DeskSight:
 
     def rests(self, stream: SharedStream, *, status: str, code: str | None) -> None:
         """Something on it has ended; a trace is what happens from one idle moment to the next."""
+        if code is not None:
+            self.meters.add("vidray_failures", code=code)
         if not stream.num_running:
             self._work.done(stream.id)  # of one that was stopped, chunks were on their way
             self._spans.end(stream.id, video_id=stream.id, status=status, code=code)

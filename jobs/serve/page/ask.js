@@ -136,8 +136,9 @@ export function Finds({ grounds, onSeek }) {
     ${grounds.map(
       (ground) => html`<li key=${ground.id}>
         <strong>${ground.query}</strong>
+        ${ground.error && html`<span class="error">${ground.error.message}</span>`}
         ${ground.boxes === null
-          ? html`<span class="caret" aria-label="still looking"></span>`
+          ? !ground.error && html`<span class="caret" aria-label="still looking"></span>`
           : ground.boxes.map(
               (box) => html`<button class="link" onClick=${() => onSeek(box.time_s)}>
                 ${box.outcome === "failed" ? `failed (${box.code})` : box.outcome} at ${seconds(box.time_s)}

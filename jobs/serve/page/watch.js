@@ -42,6 +42,7 @@ export function heard(state, { name, data }) {
     case "grounding":
       return { ...state, grounds: [...state.grounds, { ...data, id: data.ground, boxes: null }] };
     case "grounded":
+    case "ground_failed":
       return {
         ...state,
         grounds: state.grounds.map((each) => (each.id === data.ground ? { ...each, ...data } : each)),
