@@ -107,16 +107,13 @@ class SessionPool(Settings):
     idle_s: float = Field(
         default=300.0, gt=0, description="until an idle video's keys and values are given up"
     )
-    idle_tokens: int = Field(
-        default=32_768, ge=0, description="keys and values that all idle videos may keep"
+    idle_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="keys and values that all idle videos may keep; half of what the decoders hold "
+        "if not given. Whoever has no room waits 0.2 s for one of them to give way",
     )
     forget_s: float = Field(default=3_600.0, gt=0, description="until an idle video is closed")
-
-    @property
-    def limits(self) -> SessionLimits:
-        return SessionLimits(
-            idle_s=self.idle_s, max_tokens=self.idle_tokens, forget_s=self.forget_s
-        )
 
 
 class Profile(Settings):
@@ -165,6 +162,18 @@ class Profile(Settings):
         description="for how long nobody may be there for a stage, as while a decoder loads again; "
         "then the job stops, and can be gone on with",
     )
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        """Of one stream host."""
+        idle_tokens = self.sessions.idle_tokens
+        if idle_tokens is None:
+            idle_tokens = self.decoders.num_replicas * self.decoders.kv_tokens // 2
+        return SessionLimits(
+            idle_s=self.sessions.idle_s,
+            max_tokens=idle_tokens // self.stream_hosts,
+            forget_s=self.sessions.forget_s,
+        )
 
     @model_validator(mode="after")
     def _videos_fit_the_object_store(self) -> Self:

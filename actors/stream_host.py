@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -91,9 +91,7 @@ class StreamHostActor:
                 planner=planner,
                 profile=profile,
             )
-        limits = profile.sessions.limits
-        share = limits.max_tokens // profile.stream_hosts
-        self._sessions = Sessions(self._flow, replace(limits, max_tokens=share))
+        self._sessions = Sessions(self._flow, profile.session_limits)
         self._renewal_s = profile.lease_s / LOOKS_PER_LEASE
         self._chores: list[asyncio.Task[None]] = []
         self._is_first = asyncio.Lock()

@@ -40,6 +40,17 @@ def test_the_laptop_profile_is_the_default() -> None:
     assert load_profile(Path("laptop")) == Profile()
 
 
+@pytest.mark.parametrize("name", bundled())
+def test_idle_videos_may_keep_half_of_what_decoders_hold_or_what_is_given(name: str) -> None:
+    profile = load_profile(Path(name))
+    decoders, hosts = profile.decoders, profile.stream_hosts
+    half = decoders.num_replicas * decoders.kv_tokens / 2
+    assert profile.session_limits.max_tokens == half // hosts
+    sessions = profile.sessions.model_copy(update={"idle_tokens": 1_000})
+    given = profile.model_copy(update={"sessions": sessions, "stream_hosts": 2})
+    assert given.session_limits.max_tokens == 500
+
+
 def test_the_laptop_default_asks_for_no_more_than_two_cores_and_no_gpu() -> None:
     profile = Profile()
     pools = (
