@@ -62,7 +62,12 @@ class AnswerRun:
 
     def begin(self) -> None:
         entry = self.entry
-        asked = {"answer": self.id, "question": self.ask.question, "after": entry.after}
+        asked = {
+            "answer": self.id,
+            "question": self.ask.question,
+            "after": entry.after,
+            "manner": entry.manner.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
         self.asked = self.stream.log.append("asked", asked, answer=self.id, kept=entry.fields)
         self._start()
 

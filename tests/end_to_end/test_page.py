@@ -1,8 +1,12 @@
 """The endpoint's page in a real browser. Skipped where there is no Chromium, Debian's for one."""
 
 import io
+import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -142,6 +146,41 @@ def test_a_reload_in_mid_answer_ends_in_the_same_words(opened: Opened):
     expect(answers).to_have_count(num_answers + 1)
     expect(answers.first).to_have_attribute("data-status", "done", timeout=DEADLINE_MS)
     assert page.locator(".answers .text").first.inner_text() == text
+
+
+def copied(page: Page, question: str, kind: str) -> str:
+    item = page.locator(".answers li[data-status=done]").filter(has_text=question).first
+    item.get_by_role("button", name=kind, exact=True).click()
+    item.get_by_role("status").filter(has_text=f"copied {kind}").wait_for()
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def test_what_is_copied_asks_the_same_and_reads_nothing_again(address: str, opened: Opened):
+    page = opened.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    take_example(page)
+    page.get_by_role("tab", name="JSON").click()
+    schema = {"enum": ["moves left", "moves right", "stays still"]}
+    page.locator("textarea").fill(json.dumps(schema))
+    page.locator("#question").fill("Where does it go?")
+    page.keyboard.press("Enter")
+    said = answer(page, "Where does it go?")
+    assert json.loads(said) in schema["enum"]
+    program = copied(page, "Where does it go?", "Python")
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (again.stdout, again.stderr) == (said, "")
+    page.locator(".answers li").first.get_by_role("button", name="follow up").click()
+    ask(page, "What colour is the circle?")
+    answer(page, "What colour is the circle?")
+    *_, body = shlex.split(copied(page, "What colour is the circle?", "curl"))
+    messages = json.loads(body)["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == said
+    with httpx2.Client(base_url=address, timeout=60) as web:
+        chat = json.loads(body) | {"stream": False, "seed": 1}  # no body that was sent before
+        usage = web.post("/v1/chat/completions", json=chat).json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > 0
 
 
 def test_everything_is_reached_by_keyboard(opened: Opened):

@@ -96,7 +96,7 @@ export function Answers({ answers, duration_s, model, fileId, plan, onSeek, onSt
             : isPaused(answer)
             ? html`<button class="link" onClick=${() => onGoOn(answer)}>go on</button>`
             : html`<button class="link" onClick=${() => onFollowUp(answer)}>follow up</button>
-                <${Copies} ...${{ answer, model, fileId, plan }} />`}
+                <${Copies} ...${{ answer, answers, model, fileId, plan }} />`}
         </footer>
       </li>`,
     )}
@@ -111,11 +111,12 @@ function Cost({ answer: { usage, timings } }) {
   return html`<span class="cost">${first}${read} read ${usage.frames_decoded ? "" : "again"}${reused}</span>`;
 }
 
-function Copies({ answer, model, fileId, plan }) {
+function Copies({ answer, answers, model, fileId, plan }) {
   const [copied, setCopied] = useState("");
+  const byId = new Map(answers.map((each) => [each.id, each]));
   const kinds = {
-    curl: () => asCurl(model, fileId, plan, answer),
-    Python: () => asPython(model, fileId, plan, answer),
+    curl: () => asCurl(model, fileId, plan, answer, byId),
+    Python: () => asPython(model, fileId, plan, answer, byId),
     JSON: () => asJson(answer),
   };
   const copy = async (name) => {

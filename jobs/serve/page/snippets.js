@@ -3,26 +3,28 @@
 const samplingOf = ({ fps, max_frames, start_s, end_s }) =>
   Object.fromEntries(Object.entries({ fps, max_frames, start_s, end_s }).filter(([, value]) => value != null));
 
-function chatOf(model, fileId, plan, asked) {
-  return {
-    model,
-    messages: [
-      {
-        role: "user",
-        content: [
-          { type: "video_url", video_url: { url: fileId, ...samplingOf(plan) } },
-          { type: "text", text: asked.question },
-        ],
-      },
-    ],
-    ...(asked.response_format && { response_format: asked.response_format }),
-  };
+// What OpenAI's client has no arguments for.
+const EXTRAS = new Set(["top_k", "repetition_penalty", "choices"]);
+
+/** A question with all that it follows. answers: by id. */
+function turnsOf(answer, answers) {
+  const before = answers.get(answer.after);
+  return before ? [...turnsOf(before, answers), { role: "assistant", content: before.text }, saidBy(answer)] : [saidBy(answer)];
+}
+
+const saidBy = ({ question }) => ({ role: "user", content: question });
+
+function chatOf(model, fileId, plan, asked, answers) {
+  const [first, ...rest] = turnsOf(asked, answers);
+  const video = { type: "video_url", video_url: { url: fileId, ...samplingOf(plan) } };
+  const shown = { ...first, content: [video, { type: "text", text: first.content }] };
+  return { model, messages: [shown, ...rest], ...asked.manner };
 }
 
 const quoted = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 
-export function asCurl(model, fileId, plan, asked) {
-  const body = JSON.stringify({ ...chatOf(model, fileId, plan, asked), stream: true });
+export function asCurl(model, fileId, plan, asked, answers) {
+  const body = JSON.stringify({ ...chatOf(model, fileId, plan, asked, answers), stream: true });
   return [
     `curl -N ${location.origin}/v1/chat/completions`,
     `  -H 'authorization: Bearer '"$VIDRAY_API_KEY"`,
@@ -44,9 +46,13 @@ function python(value, indent = "    ") {
   return WORDS.get(value) ?? JSON.stringify(value);
 }
 
-export function asPython(model, fileId, plan, asked) {
-  const { messages, ...rest } = chatOf(model, fileId, plan, asked);
-  const named = Object.entries(rest).map(([name, value]) => `    ${name}=${python(value)},`);
+export function asPython(model, fileId, plan, asked, answers) {
+  const { messages, ...rest } = chatOf(model, fileId, plan, asked, answers);
+  const isExtra = ([name]) => EXTRAS.has(name);
+  const extras = Object.entries(rest).filter(isExtra);
+  const known = Object.entries(rest).filter((each) => !isExtra(each));
+  const all = extras.length ? [...known, ["extra_body", Object.fromEntries(extras)]] : known;
+  const named = all.map(([name, value]) => `    ${name}=${python(value)},`);
   return `import os
 
 from openai import OpenAI
