@@ -59,7 +59,7 @@ GPU_PYTHON := $(BIN)/python
 gpu-check: .venv/installed-dev
 endif
 gpu-check:
-	$(GPU_PYTHON) -m jobs.lab.gpu $(DEVICE)
+	@$(GPU_PYTHON) -m jobs.lab.gpu $(DEVICE)
 
 wheel: .venv/installed-dev
 	rm -rf build

@@ -3,15 +3,21 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
+from jobs.lab.gpu.__main__ import main
 from jobs.lab.gpu.checks import CHECKS
 from jobs.lab.gpu.reader_estimate import Clips, estimate
+from jobs.model_check import EXAMPLE_TOKENS
 from jobs.plan.hardware import CARDS
 from jobs.plan.operations import language_weights, tower_flops
+from pipeline.config import GIB, MIB
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.published import SIZES
+from pipeline.model.check import share_of
 from pipeline.types import Grid
 
 ABSENT = ("ray", "av", "minio", "vllm", "pyarrow", "rich", "typer")
@@ -31,6 +37,24 @@ def test_every_check_runs_on_a_cpu_without_what_a_bare_machine_lacks():
     assert [line["check"] for line in lines] == list(CHECKS), done.stderr
     assert all(line["passed"] for line in lines), lines
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("name", "says"), [("rocm", "cuda or cpu, got rocm"), ("cuda", "no GPU")])
+def test_a_device_that_is_not_there_is_refused_in_a_sentence(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([name]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert says in said.err
+
+
+def test_the_runbook_says_what_a_rank_of_72b_takes():
+    share = share_of(SIZES["72B"], 8)
+    told = f"of 8 ranks each {share.weight_bytes / GIB:.2f} GiB, "
+    told += f"{share.kv_bytes_per_token * EXAMPLE_TOKENS / MIB:.2f} MiB of KV"
+    assert told in (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
 
 
 def test_sizes_are_those_of_the_published_models():
