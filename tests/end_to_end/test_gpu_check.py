@@ -71,3 +71,21 @@ def test_an_estimate_says_who_waits_for_whom():
     assert found.num_cores == pytest.approx(0.9 * 2.0 / found.gpu_s)
     half = estimate(SIZES["7B"], Clips(grid=GRID), a100, num_cards=2, reading_s=2.0)
     assert half.num_cores == pytest.approx(2 * found.num_cores)
+
+
+@pytest.mark.parametrize(
+    ("size", "num_cards", "cards"),
+    [
+        ("7B", 1, {"A100-80", "A100-40", "H100-80", "H200-141", "L4-24", "L40S-48"}),
+        ("72B", 4, {"A100-80", "H100-80", "H200-141", "L40S-48"}),
+        ("72B", 8, {"A100-80", "A100-40", "H100-80", "H200-141", "L4-24", "L40S-48"}),
+    ],
+)
+def test_cards_that_cannot_hold_the_weights_are_no_estimate(
+    size: str, num_cards: int, cards: set[str]
+):
+    found = {
+        card.name: estimate(SIZES[size], Clips(grid=GRID), card, num_cards=num_cards, reading_s=1)
+        for card in CARDS
+    }
+    assert {name for name, each in found.items() if each.has_room} == cards

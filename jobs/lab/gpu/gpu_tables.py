@@ -14,6 +14,7 @@ from jobs.lab.gpu.all_checks import run
 from jobs.lab.gpu.device import Device
 from jobs.lab.gpu.reader_estimate import Clips, estimate
 from jobs.plan.hardware import CARDS, MATMUL_SHARE, MEMORY_SHARE
+from pipeline.config import GIB
 from pipeline.families.qwen2_vl.geometry import GEOMETRY
 from pipeline.families.qwen2_vl.published import SIZES
 from pipeline.types import Grid
@@ -55,9 +56,13 @@ def print_estimate(console: Console, folder: Path) -> None:
     for name, num_cards in REPLICAS:
         for card in CARDS:
             found = estimate(SIZES[name], CLIP, card, num_cards=num_cards, reading_s=reading_s)
+            cards = f"{num_cards} x {card.name}"
+            if not found.has_room:
+                table.add_row(name, cards, f"needs {found.rank_bytes / GIB:.0f} GiB")
+                continue
             table.add_row(
                 name,
-                f"{num_cards} x {card.name}",
+                cards,
                 *(
                     f"{each * 1e3:,.0f} ms"
                     for each in (found.tower_s, found.prefill_s, found.words_s)

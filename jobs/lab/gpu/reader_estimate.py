@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from jobs.plan.hardware import Card
 from jobs.plan.operations import language_weights, prefill_flops, tower_flops
-from pipeline.config import ModelConfig
+from pipeline.config import GIB, ModelConfig
+from pipeline.model.check import share_of
 from pipeline.types import Grid
 
 BYTES = 2  # of a weight in bfloat16
 BUSY = 0.9  # the share of time that a GPU is to have work
+MEMORY = 0.9  # of a card's, that weights, keys and values may take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +30,13 @@ class Clips:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderEstimate:
-    """Seconds of a replica of `num_cards` for one clip, by stage, and of a core."""
+    """Seconds of a replica of `num_cards` for one clip, by stage, and of a core. rank_bytes: of
+    weights, keys and values on each card. has_room: whether the card has those.
+    """
 
     num_cards: int
+    rank_bytes: int
+    has_room: bool
     tower_s: float
     prefill_s: float
     words_s: float
@@ -58,8 +64,12 @@ def estimate(
     num_tokens = clips.grid.num_tokens
     step_s = (language_weights(config) * BYTES + clips.batch * _kv_bytes(config, num_tokens)) / rate
     num_steps = clips.num_words * clips.num_questions / clips.batch
+    share = share_of(config, num_cards)
+    rank_bytes = share.weight_bytes + share.kv_bytes_per_token * clips.batch * num_tokens
     return ReaderEstimate(
         num_cards=num_cards,
+        rank_bytes=rank_bytes,
+        has_room=rank_bytes <= MEMORY * card.memory_gib * GIB,
         tower_s=tower_flops(config, clips.grid) / flops,
         prefill_s=prefill_flops(config, num_tokens) / flops,
         words_s=step_s * num_steps,
