@@ -16,6 +16,7 @@ from actors.ray_private import (
     bare_node,
     host_looked_at,
     listen_on_loopback_only,
+    named,
     no_handler_of_its_own,
 )
 from pipeline.errors import Transient
@@ -118,7 +119,7 @@ def _connect(**settings: Any) -> None:
     Transient if Ray does not start or is not there.
     """
     try:
-        with no_handler_of_its_own(), nothing_left_behind():
+        with no_handler_of_its_own(), named("vidray"), nothing_left_behind():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:  # noqa: BLE001 - Ray raises Exception itself when it starts slowly
         reason = str(error).strip().partition("\n")[0]

@@ -62,6 +62,19 @@ def no_handler_of_its_own() -> Iterator[None]:
 
 
 @contextmanager
+def named(entry_point: str) -> Iterator[None]:
+    """Let a Ray that is joined meanwhile know this process by this name, and not by its command
+    line: names of files stand in that, which Ray cannot take where they are not UTF-8.
+    """
+    name_of = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: entry_point
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = name_of
+
+
+@contextmanager
 def begun_by_ray() -> Iterator[list[int]]:
     """The ids of the processes that Ray begins here meanwhile."""
     begun: list[int] = []

@@ -11,6 +11,7 @@ from pipeline.store.items import Item, items_to_table, table_to_items
 from pipeline.store.local import LocalStore
 from pipeline.store.rows import read_rows
 from pipeline.store.sources import find_items
+from tests.batch_runs import vidray as run_vidray
 from tests.conftest import Vidray
 from tests.media_factory import Clip, make
 from tests.terminal import on_a_terminal
@@ -68,14 +69,15 @@ def test_such_a_video_is_a_row_of_a_job_and_found_by_its_name(
 
 @pytest.mark.parametrize("where", [["--in-process"], []], ids=["in process", "over Ray"])
 def test_good_clips_beside_such_a_name_are_analysed(
-    where: list[str], clips: Path, model: Path, vidray: Vidray
+    where: list[str], clips: Path, model: Path
 ) -> None:
+    """By a process of its own: Ray looks at the command line of whoever starts it."""
     paths = [clips / "good.mp4", clips / ODD, clips / os.fsdecode(b"n\xff.mp4")]
-    code, said, err = vidray(
-        "analyze", *paths, "--model", model, "--json", "--max-new-tokens", 4, *where
-    )
-    assert code == 3, err
-    outcomes = [(json.loads(line)["uri"], json.loads(line)["code"]) for line in said.splitlines()]
+    flags = ("--model", model, "--json", "--max-new-tokens", 4, *where)
+    done = run_vidray("analyze", *paths, *flags)
+    assert done.returncode == 3, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    outcomes = [(row["uri"], row["code"]) for row in rows]
     assert outcomes == [
         (f"{clips}/good.mp4", None),
         (f"{clips}/caf\\xe9.mp4", None),
