@@ -35,10 +35,10 @@ def dry_run(prepared: Prepared, profile: Profile) -> int:
     scan = forecast_of(prepared)
     load, per_part = scan.load, prepared.spec.items_per_part
     whole = "all read" if scan.is_whole else "the rest taken as alike"
-    unreadable = sum(scan.codes.values())
+    refused = f", some cannot be planned: {scan.refused}" if scan.refused else ""
     lines = {
         "videos": f"{scan.num_videos:,}",
-        "headers": f"{scan.num_sampled} sampled, {unreadable} of them unreadable, {whole}",
+        "headers": f"{scan.num_sampled} sampled{refused}, {whole}",
         "seconds": f"{load.seconds:,.0f}",
         "frames": f"{load.frames:,.0f}",
         "tokens": f"{load.tokens:,.0f} of video",

@@ -112,8 +112,8 @@ def _of_videos(scan: Scan, profile: Profile, words: float) -> Iterator[str]:
         yield (
             f"answers of {words:.0f} tokens want more than question_tokens {pool.question_tokens:,}"
         )
-    for code, count in sorted(scan.codes.items()):
-        yield f"{count} of {scan.num_sampled} headers cannot be read: {code}"
+    if scan.refused:
+        yield f"of {scan.num_sampled} videos some cannot be planned: {scan.refused}"
 
 
 def _note(text: str) -> Misfit:

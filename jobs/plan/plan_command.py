@@ -12,4 +12,5 @@ def run(outlook: Outlook, console: Console) -> int:
     """Scan, reckon, show; returns the exit code: FAILED for what cannot run at all."""
     plan = make_plan(outlook, console)
     show(plan, outlook, console)
-    return Exit.FAILED if any(each.stops for each in plan.problems) else Exit.OK
+    is_told = plan.scan.seen and not any(each.stops for each in plan.problems)
+    return Exit.OK if is_told else Exit.FAILED

@@ -29,7 +29,11 @@ VIDEOS_PER_PART = 64
 
 
 def show(plan: Plan, outlook: Outlook, console: Console) -> None:
-    """Print everything."""
+    """Print everything; of an archive of which nothing can be planned, why."""
+    if not plan.scan.seen:
+        told = f"nothing can be planned of {plan.scan.num_sampled} videos: {plan.scan.refused}"
+        console.print(Text(printable(told), style="red"))
+        return
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(plan, outlook):
         facts.add_row(Text(name, style="bold"), Text(printable(value)))
@@ -131,7 +135,7 @@ def _store(plan: Plan) -> str:
     reads = (plan.load.videos * REQUESTS_PER_VIDEO + parts * READS_PER_PART) / seconds
     puts = parts * WRITES_PER_PART / seconds
     return (
-        f"{parts:,} parts; {reads:,.1f} reads and {puts:,.2g} puts a second, where S3 takes "
+        f"{parts:,} parts; {reads:,.1f} reads and {puts:,.1f} puts a second, where S3 takes "
         f"{GET_LIMIT:,} and {PUT_LIMIT:,} of a prefix"
     )
 
@@ -152,7 +156,7 @@ def _stages(plan: Plan) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for stage in plan.estimate.stages:
-        table.add_row(stage.name, _span(stage.busy_s), f"{stage.workers:,.3g}", _span(stage.time_s))
+        table.add_row(stage.name, _span(stage.busy_s), _number(stage.workers), _span(stage.time_s))
     return table
 
 
@@ -161,6 +165,11 @@ def _flops(number: float) -> str:
         if number >= scale:
             return f"{number / scale:,.3g} {unit}FLOP"
     return f"{number:,.3g} FLOP"
+
+
+def _number(count: float) -> str:
+    """Whole from ten on."""
+    return f"{count:,.0f}" if count >= 10 else f"{count:.3g}"
 
 
 def _several(count: int, what: str) -> str:

@@ -38,13 +38,18 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """An archive by its headers. codes: why headers of the sample could not be read."""
+    """An archive by its headers. codes: why videos of the sample cannot be planned."""
 
     num_videos: int
     num_sampled: int
     seen: tuple[Scanned, ...]
     codes: Mapping[str, int]
     passed_over: Mapping[str, int]
+
+    @property
+    def refused(self) -> str:
+        """Those of the sample that cannot be planned, by code; "" if there are none."""
+        return ", ".join(f"{count} {code}" for code, count in sorted(self.codes.items()))
 
     @property
     def is_whole(self) -> bool:

@@ -48,7 +48,7 @@ def test_a_dry_run_says_so_in_lines_and_writes_nothing(
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["videos"] == "4"
     assert lines["parts"] == "2 of 3 videos"
-    assert "1 of them unreadable" in lines["headers"]
+    assert "some cannot be planned: 1 not_a_video" in lines["headers"]
     assert "to watch" in lines["time"]
     assert lines["others"] == "2 files passed over: .rm 1, .txt 1"
     assert not Path(job.out).exists()

@@ -76,7 +76,16 @@ def test_a_published_size_is_planned_for_without_a_checkpoint(archive: Path) -> 
     assert "1 file passed over: .txt 1" in lines["others"]
     assert "waits for:" in lines["time"]
     assert float(lines["money"]) == pytest.approx(2 * float(lines["GPU-hours"].split()[0]), abs=0.1)
-    assert "note: 1 of 4 headers cannot be read: not_a_video" in text
+    assert "note: of 4 videos some cannot be planned: 1 not_a_video" in text
+
+
+@pytest.mark.parametrize("profile", ["gpu1-7b", "laptop"])
+def test_where_nothing_can_be_planned_that_and_why_is_all_that_is_said(
+    archive: Path, profile: str
+) -> None:
+    code, text = shown(archive, model="7b", profile=profile, start=500.0)
+    assert code == Exit.FAILED
+    assert text == "nothing can be planned of 4 videos: 3 empty_range, 1 not_a_video\n"
 
 
 def test_what_will_not_fit_on_a_card_is_said_with_the_figures_and_a_way_out(archive: Path) -> None:
