@@ -12,7 +12,8 @@ from pipeline.store.rows import count_newest
 
 
 def run(uri: str) -> int:
-    """Print; exit code 0 when finished, 3 when finished with failures, 1 before that.
+    """Print; exit code 0 when finished, 3 when finished with failures, 1 before that, and where a
+    part was lost since.
 
     StoreCorrupt names what stands where a part belongs, after all else is said.
     """
@@ -23,7 +24,9 @@ def run(uri: str) -> int:
     print(f"source   {printable(plan.spec.source)}")
     failed = describe_failures(made.codes, made.result_codes)
     print(f"videos   {made.num_rows} of {plan.num_items}, {failed}")
-    print(f"parts    {made.num_parts} of {plan.num_parts}")
+    is_lost = is_finished and made.num_parts < plan.num_parts
+    lost = ", the others are lost: vidray fsck names them, --repair has them made again"
+    print(f"parts    {made.num_parts} of {plan.num_parts}{lost if is_lost else ''}")
     if plan.passed_over:
         print(f"others   {describe_passed_over(plan.passed_over)}")
     if retries := find_retries(output.store):
@@ -31,6 +34,6 @@ def run(uri: str) -> int:
         print(f"retries  {len(retries)}" + (f", {num_open} not finished" if num_open else ""))
     if made.foreign:
         raise StoreCorrupt(f"{uri}: not of this job: {'; '.join(made.foreign)}")
-    if not is_finished:
+    if is_lost or not is_finished:
         return Exit.FAILED
     return Exit.SOME_FAILED if made.codes or made.result_codes else Exit.OK

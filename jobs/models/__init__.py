@@ -1,6 +1,6 @@
 """Models that come with vidray, a folder each: found alike in a checkout and in a wheel."""
 
-import sys
+import logging
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -30,5 +30,5 @@ def model_folder(named: Path | None) -> Path:
 def demo_model() -> Path:
     if not DEMO_MODEL.is_dir():
         raise ConfigError("--model is missing: a folder with a Qwen2-VL checkpoint")
-    print(DEMO_NOTICE, file=sys.stderr)
+    logging.getLogger("vidray").warning(DEMO_NOTICE)
     return DEMO_MODEL

@@ -67,3 +67,20 @@ def test_a_truncated_part_is_named_put_aside_and_made_again(
     assert get(store, SUCCESS_KEY, max_bytes=1 << 20) != marker
     for command in (("batch", "status", out), ("fsck", out)):
         assert vidray(*command)[0] == 0
+
+
+def test_a_part_that_is_lost_is_no_finished_job(vidray: Vidray, tmp_path: Path) -> None:
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    for number in range(2):
+        make(clips, Clip(num_frames=8), f"clip{number}")
+    job = ("batch", "run", clips, out, "--model", write_folder(tmp_path / "model"), "--in-process",
+           "--videos-per-part", 1, "--max-new-tokens", 2)  # fmt: skip
+    assert vidray(*job)[0] == 0
+    open_store(str(out)).delete(part_key(1))
+    code, said = vidray("batch", "status", out)
+    assert (code, vidray("fsck", out)[0]) == (1, 1)
+    assert "1 of 2, the others are lost: vidray fsck" in said
+    vidray("fsck", out, "--repair")
+    assert vidray(*job)[0] == 0
+    assert [vidray(*command)[0] for command in (("batch", "status", out), ("fsck", out))] == [0, 0]

@@ -14,6 +14,7 @@ from jobs.batch.job import make_job
 from jobs.batch.run import run
 from jobs.exits import Exit
 from jobs.lab.bench.s3_server import KEYS
+from jobs.models import DEMO_NOTICE
 from jobs.reference import LABORATORY
 from tests.conftest import Vidray
 from tests.media_factory import Clip, make
@@ -31,6 +32,15 @@ def command(request: pytest.FixtureRequest, tmp_path: Path, model: Path) -> list
 
 def test_quiet_says_results_alone(command: list[object], vidray: Vidray) -> None:
     code, said, progress = vidray(*command, "--quiet")
+    assert (code, progress) == (0, "")
+    assert said
+
+
+def test_quiet_says_no_more_where_the_model_is_the_demos(tmp_path: Path, vidray: Vidray) -> None:
+    clip = make(tmp_path, Clip(num_frames=24))
+    asked = ("analyze", clip, "--in-process", "--max-new-tokens", 4)
+    assert DEMO_NOTICE in vidray(*asked)[2]
+    code, said, progress = vidray(*asked, "--quiet")
     assert (code, progress) == (0, "")
     assert said
 
