@@ -25,7 +25,7 @@ from jobs.printable import printable
 from jobs.progress import ProgressOptions, speaks
 from jobs.serve.endpoint_options import EndpointOptions
 from jobs.serving import ServingOptions
-from pipeline.errors import ConfigError, StoreCorrupt, VidrayError
+from pipeline.errors import ConfigError, StoreCorrupt, StoreDenied, VidrayError
 from pipeline.names import as_text
 from pipeline.platforms import objection_here
 from pipeline.settings import explain
@@ -267,7 +267,7 @@ def _run() -> int:
             print(message, file=sys.stderr)
             return Exit.MISUSED
         return _complain(message, Exit.MISUSED)
-    except ConfigError as error:
+    except (ConfigError, StoreDenied) as error:
         return _complain(str(error), Exit.MISUSED)
     except BrokenPipeError:  # whoever read it has seen enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -100,6 +101,21 @@ def test_a_place_that_may_not_be_written_is_misuse_in_every_command(
     places = {"CLIP": clip, "MODEL": model, "OUT": clip.parent.parent / "out"}
     typed = [str(places.get(word, word)).replace("NOWHERE", NOWHERE) for word in command.split()]
     code, _, said = vidray(*typed)
+    assert code == Exit.MISUSED, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"), [("tables OUT", "tables"), ("fsck OUT --repair", "damaged")]
+)
+def test_so_is_a_folder_of_an_output(
+    command: str, folder: str, vidray: Vidray, tmp_path: Path
+) -> None:
+    out = shutil.copytree(ROOT / "tests" / "outputs" / "schema-1", tmp_path / "out")
+    if folder == "damaged":
+        next(out.glob("parts/*")).write_bytes(b"junk")
+    (out / folder).symlink_to("/sys/kernel")  # takes no folders from anybody, root included
+    code, _, said = vidray(*command.replace("OUT", str(out)).split())
     assert code == Exit.MISUSED, said
     assert "Traceback" not in said
 
