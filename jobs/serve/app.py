@@ -17,7 +17,7 @@ from starlette.routing import Match
 from jobs.ingest.hints import Hints
 from jobs.serve.bodies import AskBody, ChatBody, GroundBody, StreamBody, require_object
 from jobs.serve.chat_routes import add_chats
-from jobs.serve.description import describe
+from jobs.serve.description import ANY_OBJECT, describe
 from jobs.serve.desk import Desk
 from jobs.serve.file_routes import add_files
 from jobs.serve.front import Front, Guard
@@ -128,7 +128,7 @@ def _add_health(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_ingest(app: FastAPI, desk: Desk, hints: Hints) -> None:
-    @app.post("/v1/ingest/{name}/notify", status_code=202)
+    @app.post("/v1/ingest/{name}/notify", status_code=202, openapi_extra=ANY_OBJECT)
     async def notify(request: Request, name: str) -> dict[str, Any]:
         """Something may be new in a schedule's source: an event of S3, of which nothing is kept."""
         require_object(await body_of(request, desk))

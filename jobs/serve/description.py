@@ -22,9 +22,41 @@ ERROR = {
         }
     },
 }
+# Of any route: docs/endpoint.md has the codes of each.
+REFUSALS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 503, 504, 507)
 _REFUSED = {
     "description": "A refusal; docs/endpoint.md lists the codes.",
     "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model="Error")}}},
+}
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key of the server's `--keys`; where it has none, nothing is sent.",
+}
+# Of the upload.
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "minLength": 1, "examples": ["user_data"]},
+                    },
+                }
+            }
+        },
+    }
+}
+# Of an event whose kind is its sender's.
+ANY_OBJECT = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
 }
 # Of a route that answers at once or as server-sent events.
 EITHER_WAY: dict[int | str, dict[str, Any]] = {
@@ -52,10 +84,12 @@ def describe(app: FastAPI, bodies: Sequence[type[Settings]]) -> None:
             document = get_openapi(title=app.title, version="1", routes=app.routes)
             document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
             document["components"]["schemas"]["Error"] = ERROR
+            document["components"]["securitySchemes"] = {"key": _KEY}
+            document["security"] = [{"key": []}, {}]
             for operations in document["paths"].values():
                 for operation in operations.values():
-                    operation["responses"].pop("422", None)  # FastAPI's own shape is never sent
-                    operation["responses"]["default"] = _REFUSED
+                    # FastAPI's own 422 has a shape that is never sent.
+                    operation["responses"] |= {str(status): _REFUSED for status in REFUSALS}
             app.openapi_schema = document
         return app.openapi_schema
 

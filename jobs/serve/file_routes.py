@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse
 
+from jobs.serve.description import FORM
 from jobs.serve.desk import Desk
 from jobs.serve.form import UploadForm
 from jobs.serve.front import owner_of
@@ -18,7 +19,7 @@ MAX_FORM_BYTES = 65_536  # around the file
 def add_files(app: FastAPI, desk: Desk) -> None:
     uploads = desk.uploads
 
-    @app.post("/v1/files")
+    @app.post("/v1/files", openapi_extra=FORM)
     async def upload(request: Request) -> dict[str, Any]:
         """Keep a video: a multipart form with `file` and `purpose`."""
         desk.require_open()

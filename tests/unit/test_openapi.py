@@ -1,6 +1,8 @@
 """What the published OpenAPI says holds for whatever is sent: schemathesis makes requests of it."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from jobs.serve.description import REFUSALS
 from tests.endpoint import tiny_endpoint
 from tests.tiny_folder import CHUNKED_PIXELS, write_folder
 
@@ -63,6 +66,20 @@ def test_nothing_that_may_be_sent_is_answered_in_an_undocumented_way(published: 
     labels = try_all(published)
     assert "POST /v1/chat/completions" in labels
     assert len(labels) > 20
+
+
+def test_bodies_keys_and_every_status_that_is_refused_with_are_published(published: Any):
+    document = published.raw_schema
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert "default" not in operation["responses"]
+            assert {str(status) for status in REFUSALS} <= set(operation["responses"])
+            assert ("requestBody" in operation) == (method == "post"), path
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert document["security"] == [{"key": []}, {}]
+    page = (Path(__file__).parents[2] / "docs" / "endpoint.md").read_text()
+    told = {int(status) for status in re.findall(r"^\| (\d{3}) \| `", page, re.MULTILINE)}
+    assert told == {405, *REFUSALS}
 
 
 def test_an_answer_that_is_not_documented_would_be_found():
