@@ -45,6 +45,7 @@ FORM = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "minLength": 1, "examples": ["user_data"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": 1},
                     },
                 }
             }

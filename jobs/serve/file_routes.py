@@ -1,6 +1,7 @@
 """Uploads: OpenAI's files, and what a video's header says."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,7 @@ from jobs.serve.refusals import Refusal
 from jobs.serve.request_body import blocks_of, require_length
 
 MAX_FORM_BYTES = 65_536  # around the file
+EXPIRES_AFTER = "expires_after[seconds]"
 
 
 def add_files(app: FastAPI, desk: Desk) -> None:
@@ -36,7 +38,11 @@ def add_files(app: FastAPI, desk: Desk) -> None:
                 told = "a file comes with its purpose, such as user_data"
                 raise Refusal(422, "invalid", told, "purpose")
             kept = await uploads.keep(
-                file, owner=owner_of(request), filename=form.filename, purpose=purpose
+                file,
+                owner=owner_of(request),
+                filename=form.filename,
+                purpose=purpose,
+                keep_s=_keep_s(form.fields, most_s=int(uploads.keep_s)),
             )
         finally:
             file.discard()
@@ -70,3 +76,14 @@ def add_files(app: FastAPI, desk: Desk) -> None:
         found = uploads.get(file_id, owner=owner_of(request))
         await asyncio.to_thread(uploads.remove, found)
         return {"id": file_id, "object": "file", "deleted": True}
+
+
+def _keep_s(fields: Mapping[str, str], *, most_s: int) -> int | None:
+    """How long a client wants its file to be kept, as OpenAI's says it; None where it does not."""
+    given = fields.get(EXPIRES_AFTER)
+    if given is None:
+        return None
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= most_s:
+        told = f"a file is kept for 1 to {most_s} seconds from created_at, got {given[:20]!r}"
+        raise Refusal(422, "invalid", told, EXPIRES_AFTER)
+    return int(given)

@@ -2,7 +2,8 @@
 
 Covered: a file is written as it comes and bounded by its size, not by what it says; no name of a
 client's reaches the disk; what is no video is not kept; a file is its owner's alone; equal bytes
-lie once. Several processes may share the folder.
+lie once.
+Not covered: two processes that remove equal bytes, and take them in, at the same moment.
 """
 
 import asyncio
@@ -128,7 +129,7 @@ class Uploads:
     ) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._keep_s = keep_s
+        self.keep_s = keep_s
         self._limits = limits
         self._probing = asyncio.Semaphore(PROBES_AT_ONCE)
         self._blobs_turn = threading.Lock()  # whether anybody has the same bytes is seen under it
@@ -142,8 +143,18 @@ class Uploads:
         """A new file; give it to `keep`, or discard it."""
         return Incoming(self._incoming / uuid4().hex, max_bytes=self.max_bytes)
 
-    async def keep(self, file: Incoming, *, owner: str, filename: str, purpose: str) -> Upload:
-        """Take over a file that is whole. BadInput if it is no video; StoreFull."""
+    async def keep(
+        self,
+        file: Incoming,
+        *,
+        owner: str,
+        filename: str,
+        purpose: str,
+        keep_s: float | None = None,
+    ) -> Upload:
+        """Take over a file that is whole; for less time if its client says so. BadInput if it is
+        no video; StoreFull.
+        """
         await file.close()
         sha256 = file.digest.hexdigest()
         async with self._probing:
@@ -159,7 +170,7 @@ class Uploads:
             size_bytes=file.size_bytes,
             sha256=sha256,
             created_at=now,
-            expires_at=now + int(self._keep_s),
+            expires_at=now + int(self.keep_s if keep_s is None else keep_s),
             media=media_facts(media),
         )
         await asyncio.to_thread(self._take_in, file.path, upload)
@@ -209,7 +220,7 @@ class Uploads:
                 self.remove(upload)
         for path in self._incoming.iterdir():
             try:
-                if path.stat().st_mtime < now - self._keep_s:
+                if path.stat().st_mtime < now - self.keep_s:
                     path.unlink()
             except OSError:
                 continue  # the others go all the same

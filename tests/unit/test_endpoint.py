@@ -332,6 +332,21 @@ def test_what_is_no_video_is_not_kept(client: openai.OpenAI, web: httpx2.Client,
         assert response.status_code in (400, 422)
 
 
+def test_a_file_is_kept_for_as_long_as_its_client_says(
+    client: openai.OpenAI, web: httpx2.Client, clip: Path
+):
+    after: Any = {"anchor": "created_at", "seconds": 3_600}
+    kept = client.files.create(file=clip, purpose="user_data", expires_after=after)
+    assert kept.expires_at == kept.created_at + 3_600
+    client.files.delete(kept.id)
+    for seconds in ("0", "-1", "1.5", "9" * 12, "soon", ""):
+        form = {"purpose": "user_data", "expires_after[seconds]": seconds}
+        refused = web.post("/v1/files", files={"file": clip.read_bytes()}, data=form)
+        assert refused.status_code == 422
+        assert refused.json()["error"]["param"] == "expires_after[seconds]"
+        assert "1 to 86400 seconds" in refused.json()["error"]["message"]
+
+
 def test_an_upload_is_bounded_before_and_while_it_comes(model_folder: Path, tmp_path: Path):
     with (
         tiny_endpoint(model_folder, tmp_path, max_upload_bytes=100_000) as address,
