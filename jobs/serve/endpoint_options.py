@@ -61,5 +61,5 @@ class EndpointOptions(Settings):
         "collector that OTEL_EXPORTER_OTLP_ENDPOINT names; needs vidray[otel].",
     )
     body_s: float = Field(
-        default=20.0, gt=0, description="Silence after which a body comes too slowly."
+        default=20.0, gt=0, description="In which 16 KiB of a body come, or its end."
     )

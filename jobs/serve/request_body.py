@@ -12,6 +12,7 @@ from jobs.serve.desk import Desk
 from jobs.serve.refusals import Refusal
 from jobs.serve.uploads import too_large
 
+LEAST_BYTES = 1 << 14  # that come in the time of the option `body_s`
 LARGE_BYTES = 1 << 16  # of a body that is parsed in a thread, or all others would wait
 Value = TypeVar("Value")
 
@@ -41,18 +42,28 @@ async def body_of(request: Request, desk: Desk) -> bytes:
 
 
 async def blocks_of(request: Request, desk: Desk) -> AsyncIterator[bytes]:
-    """The body as it comes. Refusal: 408 where it stops coming, 499 where its client has gone."""
-    stream = request.stream()
+    """The body as it comes. Refusal: 408 where it comes too slowly, 499 where its client has gone.
+
+    Whoever takes the blocks may be slow, too: that is not the client's time.
+    """
+    stream, most_s = request.stream(), desk.options.body_s
+    now = asyncio.get_running_loop().time
+    left_s, num_bytes = most_s, 0
     while True:
+        began_s = now()
         try:
-            async with asyncio.timeout(desk.options.body_s):  # no task: each costs all a turn
+            async with asyncio.timeout(left_s):  # no task: each costs all a turn
                 part = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Refusal(408, "slow_body", "the body came too slowly") from None
+            told = f"a body brings {LEAST_BYTES} bytes, or its end, in {most_s:g} s"
+            raise Refusal(408, "slow_body", f"{told}; {num_bytes} came") from None
         except ClientDisconnect:
             raise _gone() from None
+        left_s, num_bytes = left_s - (now() - began_s), num_bytes + len(part)
+        if num_bytes >= LEAST_BYTES:
+            left_s, num_bytes = most_s, 0
         yield part
 
 

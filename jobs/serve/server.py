@@ -20,6 +20,7 @@ from jobs.exits import LAST_S, Exit, end_within
 from jobs.ingest.hints import Hints
 from jobs.models import model_folder
 from jobs.serve.app import make_app
+from jobs.serve.connection import Connection
 from jobs.serve.desk import Desk
 from jobs.serve.endpoint_options import EndpointOptions
 from jobs.serve.front import LOOPBACK_NAMES, Guard
@@ -156,7 +157,9 @@ class DrainingServer(uvicorn.Server):
 
 def server_of(app: ASGIApp) -> uvicorn.Server:
     return DrainingServer(
-        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        uvicorn.Config(
+            app, http=Connection, log_level="warning", access_log=False, server_header=False
+        )
     )
 
 
