@@ -8,13 +8,15 @@ Not covered: where seccomp could not be had, what its user may read or remove, a
 whom the process limit does not bind; the parent is told.
 """
 
+import errno
 import json
 import mmap
 import os
 import resource
 import socket
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from pipeline.errors import BadInput, FailureCode
@@ -38,6 +40,10 @@ from pipeline.video.wire import (
 
 FILE_FD = 0
 MAX_OPEN_FILES = 32
+_DISK = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EUCLEAN),
+    *(errno.EREMOTEIO, errno.ENOTCONN),
+}
 
 
 class Ring:
@@ -81,7 +87,8 @@ def main(channel_fd: int, ring_fd: int, settings: str, *, is_offline: bool) -> i
     try:
         measures = _limit_self(**options.pop("limits"))
         send(channel, Kind.READY, ",".join((*measures, *["network"] * is_offline)).encode())
-        _serve(channel, ring_fd, lambda: VideoFile(FILE_FD, **options))
+        with _blaming_the_disk():
+            _serve(channel, ring_fd, lambda: VideoFile(FILE_FD, **options))
     except (EOFError, BrokenPipeError):
         return 0  # the parent hung up: nobody is left to tell
     except BadInput as error:
@@ -91,6 +98,18 @@ def main(channel_fd: int, ring_fd: int, settings: str, *, is_offline: bool) -> i
     except Exception as error:  # noqa: BLE001  the outermost frame: whatever it is, it is recorded
         return _report(channel, FailureCode.DECODER_CRASH, f"unexpected {type(error).__name__}")
     return 0
+
+
+@contextmanager
+def _blaming_the_disk() -> Iterator[None]:
+    """What only a disk or a mount says is its fault, and none of this process."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        detail = f"the file cannot be read: {error.strerror}"
+        raise BadInput(FailureCode.SOURCE_UNREADABLE, detail) from error
 
 
 def _limit_self(

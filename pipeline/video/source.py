@@ -95,7 +95,9 @@ def open_file(source: Source, *, max_bytes: int) -> Iterator[OpenFile]:
             raise BadInput(FailureCode.EMPTY_FILE, "the file has no bytes")
         if status.st_size > max_bytes:
             raise BadInput(FailureCode.TOO_MANY_BYTES, f"{status.st_size} bytes; limit {max_bytes}")
-        demuxer = sniff(os.pread(fd, HEAD_BYTES, 0), uri=source.uri)
+        with _readable():
+            head = os.pread(fd, HEAD_BYTES, 0)
+        demuxer = sniff(head, uri=source.uri)
         yield OpenFile.of(fd, demuxer=demuxer)
 
 
@@ -106,14 +108,35 @@ def require_seen(source: Source) -> None:
 
 
 def identity(source: Source) -> str:
-    """The source's etag, or else the sha256 of its bytes: equal bytes, equal identity."""
+    """The source's etag, or else the sha256 of its bytes: equal bytes, equal identity.
+
+    Raises BadInput.
+    """
     if source.etag is not None:
         return source.etag
     digest = hashlib.sha256()
-    with _open_regular(source.path) as fd:
+    with _open_regular(source.path) as fd, _readable():
         while block := os.read(fd, 1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def unreadable(number: int | None) -> BadInput:
+    """What becomes of a video whose bytes the disk or the mount does not give out.
+
+    number: the errno it gave.
+    """
+    reason = os.strerror(number or 0)
+    return BadInput(FailureCode.SOURCE_UNREADABLE, f"the file cannot be read: {reason}")
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Around reads alone: a disk that fails is not whoever does something with what was read."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error.errno) from error
 
 
 @contextmanager
@@ -148,10 +171,9 @@ def _open_regular(path: Path) -> Iterator[int]:
         fd = os.open(path, flags)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         number = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(number or 0)
-        unreadable = (FailureCode.SOURCE_UNREADABLE, f"the file cannot be read: {reason}")
-        code, sentence = _REFUSALS.get(number, unreadable)
-        raise BadInput(code, sentence) from error
+        if number in _REFUSALS:
+            raise BadInput(*_REFUSALS[number]) from error
+        raise unreadable(number) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BadInput(FailureCode.NOT_A_REGULAR_FILE, "this is not a regular file")
