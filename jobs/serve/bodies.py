@@ -1,5 +1,6 @@
 """Bodies of requests: typed, every unknown key refused by name, before anything is looked at."""
 
+import json
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -44,14 +45,24 @@ def parse(kind: type[Body], raw: bytes) -> Body:
 
 
 def require_object(raw: bytes) -> dict[str, Any]:
-    """Any JSON object; Refusal likewise."""
+    """Any JSON object; Refusal likewise, and where a key stands twice: which was meant?"""
     try:
         values = from_json(raw, allow_inf_nan=False)
     except ValueError:
         raise Refusal(400, "bad_json", "the body is not valid JSON") from None
+    json.loads(raw, object_pairs_hook=_require_unique)
     if not isinstance(values, dict):
         raise Refusal(422, "invalid", "the body must be a JSON object")
     return values
+
+
+def _require_unique(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            told = f"the key {name[:64]!r} stands twice in one object"
+            raise Refusal(400, "bad_json", told, name[:64])
+        seen.add(name)
 
 
 def _without_meaningless(values: dict[str, Any]) -> dict[str, Any]:
