@@ -11,7 +11,7 @@ from tests.batch_runs import (
     assert_complete,
     begin,
     end,
-    heard,
+    let_begin,
     until_heard,
     vidray,
     words,
@@ -38,6 +38,7 @@ HASTY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # Ray's own patience wi
 
 def test_a_lost_node_costs_time_and_a_lost_head_a_run_that_is_gone_on_with(tmp_path: Path) -> None:
     clips, out, events = tmp_path / "clips", tmp_path / "out", tmp_path / "events.jsonl"
+    held = tmp_path / "held"
     clips.mkdir()
     for number in range(NUM_CLIPS):
         make(clips, Clip(num_frames=12 + number), f"clip{number:02d}")
@@ -49,11 +50,14 @@ def test_a_lost_node_costs_time_and_a_lost_head_a_run_that_is_gone_on_with(tmp_p
     assert plain.returncode == 0, plain.stderr
     with two_nodes() as nodes:
         place = ("--profile", profile, "--address", nodes.address)
-        driver = begin(events, clips, out, *flags, *place, **nodes.environment, **HASTY)
+        driver = begin(events, clips, out, *flags, *place, held=held, **nodes.environment, **HASTY)
         try:
+            let_begin(held, 4)
             until_heard(events, "part", driver)
+            let_begin(held, 14)
             nodes.lose_other()
-            until_heard(events, "part", driver, times=len(heard(events, "part")) + 3)
+            until_heard(events, "part", driver, times=5)
+            let_begin(held, NUM_CLIPS - 2)  # so that it cannot end
             nodes.lose_head()
             _, said = driver.communicate(timeout=DEADLINE_S)
         finally:
