@@ -32,6 +32,7 @@ CAPTION = (
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 TYPING = PHONE | {"height": 400}  # its keyboard has the rest
 LONG = "Write on and on."
+expect.set_options(timeout=DEADLINE_MS)
 
 
 class Opened(NamedTuple):
