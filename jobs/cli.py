@@ -25,7 +25,7 @@ from jobs.printable import printable
 from jobs.progress import ProgressOptions, speaks
 from jobs.serve.endpoint_options import EndpointOptions
 from jobs.serving import ServingOptions
-from pipeline.errors import ConfigError, StoreCorrupt, StoreDenied, VidrayError
+from pipeline.errors import ConfigError, PlanCorrupt, StoreCorrupt, StoreDenied, VidrayError
 from pipeline.names import as_text
 from pipeline.platforms import objection_here
 from pipeline.settings import explain
@@ -272,6 +272,8 @@ def _run() -> int:
     except BrokenPipeError:  # whoever read it has seen enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
         return Exit.FAILED
+    except PlanCorrupt as error:
+        return _complain(f"{error}; put it back from a copy, nothing else mends it", Exit.FAILED)
     except StoreCorrupt as error:
         return _complain(
             f"{error}; vidray fsck OUT names all damage, --repair mends it", Exit.FAILED

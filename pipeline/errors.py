@@ -133,6 +133,10 @@ class StoreCorrupt(StoreError):
     """What the store holds is not what was committed: a digest, a count or a format is wrong."""
 
 
+class PlanCorrupt(StoreCorrupt):
+    """It is the plan that is wrong: nothing that is there can say what it was."""
+
+
 class Stopped(VidrayError):
     """Whoever runs the job asked it to stop before its last part; run it again to go on."""
 

@@ -28,6 +28,8 @@ def tick(file: Path, name: str, *, at: str | None, resume: bool) -> int:
     """Run it; returns the exit code of its batches."""
     schedule = find_schedule(file, name)
     asked = None if at is None else [int(instant(at, schedule))]
+    if asked and asked[0] > time.time():
+        raise ConfigError(f"--at {at}: a tick that is past, or now")
     return ticker_of(schedule).run(asked, only_resume=resume)
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import MIB
-from pipeline.errors import ConfigError, StoreCorrupt
+from pipeline.errors import ConfigError, PlanCorrupt
 from pipeline.store.items import Item, items_to_table, table_to_items
 from pipeline.store.objects import ObjectStore, find
 from pipeline.store.parquet import read_table, to_bytes
@@ -148,7 +148,7 @@ def open_job(
         checkpoint(CommitPoint.PLAN_WRITTEN)
         plan = load_plan(store)  # ours, or that of whoever was faster
     if plan is None:
-        raise StoreCorrupt(f"{store.uri}: {PLAN_KEY} was written and is not there")
+        raise PlanCorrupt(f"{store.uri}: {PLAN_KEY} was written and is not there")
     _require_same_job(plan, spec, job_id, store.uri)
     _require_create_only(store)
     return plan
@@ -213,14 +213,14 @@ def write_shards(
 
 
 def read_shard(store: ObjectStore, shard: Shard) -> pa.Table:
-    """One shard, checked against its digest. StoreCorrupt if it is missing or different."""
+    """One shard, checked against its digest. PlanCorrupt if it is missing or different."""
     data = find(store, shard.key, max_bytes=MAX_SHARD_BYTES)
     if data is None or hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise StoreCorrupt(f"{store.uri}: {shard.key} is missing or not what was planned")
+        raise PlanCorrupt(f"{store.uri}: {shard.key} is missing or not what was planned")
     try:
         return read_table(data)
     except ValueError as error:
-        raise StoreCorrupt(f"{store.uri}: {shard.key} is {error}") from error
+        raise PlanCorrupt(f"{store.uri}: {shard.key} is {error}") from error
 
 
 def _write_shards(
@@ -320,4 +320,4 @@ def _from_json(data: bytes, uri: str) -> JobPlan:
             passed_over={str(kind): int(n) for kind, n in content.get("passed_over", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreCorrupt(f"{uri}: {PLAN_KEY} is no plan ({error})") from error
+        raise PlanCorrupt(f"{uri}: {PLAN_KEY} is no plan ({error})") from error

@@ -62,6 +62,7 @@ def test_a_backfill_runs_each_tick_of_its_span_once(place: Path, vidray: Vidray)
     [
         (("tick", "weekly"), "has no schedule 'weekly'; there are nightly"),
         (("tick", "nightly", "--at", "yesterday"), "'yesterday' is no time"),
+        (("tick", "nightly", "--at", "9999-01-01T00:00:00Z"), "--at 9999-01-01T00:00:00Z: a tick"),
         (("backfill", "nightly", "--from", "2026-11-02", "--to", "2026-11-01"), "a span that is"),
         (("status", "--schedules", "nowhere.yaml"), "nowhere.yaml: No such file"),
     ],
