@@ -17,6 +17,7 @@ from rich.console import Console
 
 from jobs.flags import build, flags_for, parameters_of, signed, typed
 from jobs.messages import messages_on
+from jobs.printable import printable, printable_lines
 from jobs.sight.log_lines import JsonLines
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
@@ -105,8 +106,19 @@ def _file_handler(options: LogOptions, path: Path, console: Console) -> logging.
     except OSError as error:
         raise ConfigError(f"--log-file {path}: {error.strerror}") from error
     handler.setLevel(logging.DEBUG if options.verbose else logging.INFO)
-    handler.setFormatter(JsonLines() if options.log_json else logging.Formatter(LOG_LINE))
+    handler.setFormatter(JsonLines() if options.log_json else _LogLines(LOG_LINE))
     return handler
+
+
+class _LogLines(logging.Formatter):
+    """No name of a file makes a line of its own, or does anything to a terminal that shows it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return printable_lines(super().formatException(ei))
 
 
 class _LogFile(logging.FileHandler):

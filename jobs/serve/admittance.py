@@ -55,7 +55,8 @@ class Admittance:
         if self.running[owner] >= self.max_running:
             over = self._too_many
         elif held and held + num_tokens > self.max_tokens:
-            over = "busy", "too much is being answered"
+            told = f"{held} tokens are being answered, of {self.max_tokens}, and {num_tokens} more"
+            over = "busy", f"{told} have no room; ask again later"
         if over is not None:
             self._over[owner] = over
             raise _refusal(*over)

@@ -69,7 +69,8 @@ class UploadForm:
     def _add_to_header(self, part: int, piece: bytes) -> None:
         self._header[part].extend(piece)
         if len(self._header[part]) > MAX_HEADER_BYTES:
-            raise Refusal(413, "too_large", "a header of a form's part is too long")
+            told = f"a header of a form's part has at most {MAX_HEADER_BYTES} bytes"
+            raise Refusal(413, "too_large", told)
 
     def _end_header(self) -> None:
         name, value = self._header

@@ -61,7 +61,8 @@ def refusal_of(error: BaseException) -> Refusal:
         told = "this server's disk has no room for it; delete files of yours, or try again later"
         return Refusal(507, "disk_full", told)
     if isinstance(error, TimeoutError):
-        return Refusal(504, "deadline", "no answer within the time a request may take")
+        told = "no answer within what one may take here; ask for less of the video, or fewer words"
+        return Refusal(504, "deadline", told)
     return Refusal(500, "internal", "an error on our side")
 
 

@@ -69,6 +69,21 @@ def test_verbose_says_each_chunk_or_video_and_a_log_file_keeps_it(
     assert len(logged) == len(set(logged))
 
 
+def test_names_make_no_lines_of_a_log_and_no_control_characters_in_it(
+    vidray: Vidray, tmp_path: Path, model: Path
+) -> None:
+    clips, log = tmp_path / "clips", tmp_path / "log.txt"
+    clips.mkdir()
+    (clips / "a\x1b[31m.mp4").write_text("none")
+    (clips / "b\n2026-01-01 00:00:00,000 INFO all is well.mp4").write_text("none")
+    job = ("batch", "run", clips, tmp_path / "out", "--model", model, "--in-process")
+    assert vidray(*job, "--verbose", "--log-file", log)[0] == 3
+    lines = log.read_text().split("\n")
+    assert "\x1b" not in log.read_text()
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert any("a\N{REPLACEMENT CHARACTER}[31m.mp4" in line for line in lines)
+
+
 def test_a_log_file_is_added_to(command: list[object], vidray: Vidray, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("before\n")
