@@ -16,7 +16,7 @@ from pipeline.tasks.records import Record, to_json, to_table
 
 CSV_COLUMNS = (
     *("uri", "video_id", "status", "code", "detail", "kind", "asked", "said"),
-    *("start_s", "end_s", "outcome", "x0", "y0", "x1", "y1", "finish_reason"),
+    *("start_s", "end_s", "outcome", "x0", "y0", "x1", "y1", "finish_reason", "flags"),
 )
 
 
@@ -45,6 +45,7 @@ def _csv(records: Sequence[Record], file: IO[bytes]) -> None:
         writer.writeheader()
         for record in records:
             video = {name: getattr(record, name) for name in CSV_COLUMNS[:5]}
+            video["flags"] = " ".join(record.flags)
             for result in _results(record):
                 given = {name: value for name, value in result.items() if value is not None}
                 writer.writerow(video | given)
@@ -64,7 +65,7 @@ def _results(record: Record) -> Iterator[dict[str, object]]:
 
 
 def _fields(result: object) -> dict[str, object]:
-    return {name: getattr(result, name, None) for name in ("code", *CSV_COLUMNS[8:])}
+    return {name: getattr(result, name, None) for name in ("code", *CSV_COLUMNS[8:-1])}
 
 
 WRITERS: dict[str, Callable[[Sequence[Record], IO[bytes]], None]] = {

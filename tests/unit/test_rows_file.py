@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -25,7 +26,7 @@ def test_parquet_and_json_lines_hold_the_records(tmp_path: Path) -> None:
 
 
 def test_csv_has_a_line_for_each_caption_answer_box_and_failure(tmp_path: Path) -> None:
-    write_rows(ROWS, tmp_path / "rows.csv")
+    write_rows([*ROWS[:2], replace(ROWS[2], flags=("demo_model", "hdr"))], tmp_path / "rows.csv")
     with (tmp_path / "rows.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     kinds = ["caption", "answer", "box", "box"]
@@ -34,6 +35,7 @@ def test_csv_has_a_line_for_each_caption_answer_box_and_failure(tmp_path: Path) 
     assert (lines[2]["x0"], lines[2]["start_s"]) == ("50.0", "1.0")
     assert (lines[3]["outcome"], lines[3]["x0"]) == ("absent", "")
     assert (lines[4]["code"], lines[4]["detail"]) == ("truncated", "half of it is there")
+    assert [line["flags"] for line in lines[5:]] == ["demo_model hdr"] * 4
     assert len(pandas.read_csv(tmp_path / "rows.csv")) == 9
 
 
