@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from jobs.batch.output import open_rows
 from jobs.exits import Exit
 from jobs.printable import printable
+from pipeline.errors import StoreCorrupt
 from pipeline.store.catalogue import Catalogue, is_catalogue
 from pipeline.store.commit import PART_PREFIX, TABLE_PREFIX, part_key
 from pipeline.store.objects import ObjectStore
@@ -44,17 +45,25 @@ def run(uri: str) -> int:
 
 
 def derive(store: ObjectStore) -> Iterator[tuple[str, int]]:
-    """Write what is missing; yields (table, rows) for each object that is now there."""
-    places = [(store, "")]
+    """Write what is missing; yields (table, rows) for each object that is now there. StoreCorrupt
+    names the parts that cannot be read, after all others.
+    """
+    places, damage = [(store, "")], list[str]()
     places += [(each.store, f"retry-{each.number:04d}-") for each in find_retries(store)]
     for place, prefix in places:
         for index in committed_parts(place):
-            rows = read_part(place, index, [*KEYS, *NAMES])
+            try:
+                rows = read_part(place, index, [*KEYS, *NAMES])
+            except StoreCorrupt as error:
+                damage.append(str(error))
+                continue
             for name in NAMES:
                 flat = flatten(rows, name)
                 key = part_key(index).replace(PART_PREFIX, f"{TABLE_PREFIX}{name}/{prefix}")
                 store.put_new(key, to_bytes(flat))
                 yield name, flat.num_rows
+    if damage:
+        raise StoreCorrupt("; ".join(damage))
 
 
 def derive_newest(store: ObjectStore, state: str) -> Iterator[tuple[str, int]]:

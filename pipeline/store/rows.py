@@ -88,18 +88,24 @@ def newest_parts(
     store: ObjectStore, columns: Sequence[str] | None = None
 ) -> Iterator[CommittedPart]:
     """All parts of the job, or of all jobs of a catalogue, and of their retries, without rows that
-    were made again later.
+    were made again later. StoreCorrupt names those that cannot be read, after all others.
     """
-    stores = row_stores(store)
+    stores, damage = row_stores(store), list[str]()
     later = [_made_in(each, number) for number, each in enumerate(stores) if number]
     newest = Seen().with_later(later) if later else Seen()
     for number, each in enumerate(stores):
         for index in committed_parts(each):
-            rows = read_part(each, index, columns)
+            try:
+                rows = read_part(each, index, columns)
+            except StoreCorrupt as error:
+                damage.append(str(error))
+                continue
             if len(newest):
                 made_in = newest.find(digests(rows["video_id"].to_pylist()))
                 rows = rows.filter(pa.array(made_in <= number))
             yield CommittedPart(each, index, rows)
+    if damage:
+        raise StoreCorrupt("; ".join(damage))
 
 
 def row_stores(store: ObjectStore) -> list[ObjectStore]:

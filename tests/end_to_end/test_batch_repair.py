@@ -57,6 +57,13 @@ def test_a_truncated_part_is_named_put_aside_and_made_again(
         assert code == 1
         assert part_key(1) in said
         assert "--repair" in said
+    for command in (("show", out), ("tables", out)):  # the sound ones behind it are not hidden
+        code, said = vidray(*command)
+        assert (code, part_key(1) in said) == (1, True)
+        assert command[0] == "tables" or all(f"clip{number}.mp4" in said for number in (0, 2))
+    assert {info.key for info in store.scan("tables/captions/")} == {
+        f"tables/captions/part-0000{number}.parquet" for number in (0, 2)
+    }
     assert vidray("fsck", out, "--repair")[0] == 1
     (aside,) = (info.key for info in store.scan(f"damaged/{part_key(1)}"))
     assert get(store, aside, max_bytes=1 << 20) == whole[:1000]
