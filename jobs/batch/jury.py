@@ -2,7 +2,9 @@
 
 What the store or the fleet may have done counts against a video only where others get through: it
 has to fail MAX_AGAINST times with somebody else's success before each next one. Where different
-videos fail in a row nobody is sent on; one probe after another finds out when it is over.
+videos fail in a row nobody is sent on; one probe after another finds out when it is over. Where
+the store fails several of one folder and serves others, as a mount or a policy may, that folder
+has time to come back (troubled_folders.py).
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import islice
 
+from jobs.batch.troubled_folders import TroubledFolders
 from pipeline.breaker import Breaker
 from pipeline.errors import Blame, FailureCode, Outage
 from pipeline.store.items import Item
@@ -18,6 +21,7 @@ from pipeline.tasks.records import Record
 MAX_AGAINST = 3
 MAX_WITNESSES = 8  # that are looked for one
 PAUSE = 1 / 600  # of the patience, between two tries of one video
+LONG_PAUSE = 1 / 120  # where its whole folder may be away
 
 MakeRow = Callable[[Item], Awaitable[Record]]
 
@@ -48,6 +52,7 @@ class Jury:
         self._told = told
         surroundings = (Blame.STORE, Blame.FLEET)
         self._breakers = {each: Breaker(patience_s=patience_s, clock=_now) for each in surroundings}
+        self._folders = TroubledFolders(patience_s=patience_s, clock=_now, told=told)
         self._turn = asyncio.Lock()  # of whoever finds out how things are
         self._num_trying = 0
         self._ended = asyncio.Event()  # set, and replaced, when a try ends
@@ -62,6 +67,9 @@ class Jury:
                 return record
             breaker = self._breakers[blame]
             if breaker.passed_s >= since_s:  # somebody else began since then and got through
+                if blame is Blame.STORE and self._folders.may_come_back(item.uri, since_s=since_s):
+                    await asyncio.sleep(LONG_PAUSE * self._patience_s)
+                    continue
                 num_against, since_s = num_against + 1, _now()
             if num_against == MAX_AGAINST:
                 return record
@@ -134,11 +142,14 @@ class Jury:
         match self._blame(record):
             case Blame.STORE:
                 store.failed(item.video_id)
+                self._folders.failed(item.uri)
             case Blame.FLEET:
                 store.passed(began_s)
+                self._folders.passed(item.uri, began_s)
                 fleet.failed(item.video_id)
             case Blame.VIDEO if record.status == "ok":
                 store.passed(began_s)
+                self._folders.passed(item.uri, began_s)
                 fleet.passed(began_s)
                 if self._witness is None or _size(item) < _size(self._witness):
                     self._witness = item

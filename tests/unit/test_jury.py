@@ -158,6 +158,45 @@ def test_a_store_that_refuses_many_in_a_row_is_waited_for_though_it_serves_other
     assert World(outcome).run(witnesses=[ITEMS[8]]) == ALL_GOOD
 
 
+FOLDERS = [Item(uri=f"/{folder}/{number}.mp4") for number in range(8) for folder in "ab"]
+OF_THE_STORE = [code for code in FailureCode if code.blame == "store"]
+
+
+@pytest.mark.parametrize("code", OF_THE_STORE)
+@pytest.mark.parametrize("num_at_once", [2, 4, 8])
+def test_a_folder_that_is_away_for_a_while_costs_time_only_though_others_are_served(
+    code: FailureCode, num_at_once: int
+) -> None:
+    def outcome(item: Item, now_s: float) -> FailureCode | None:
+        return code if item.uri.startswith("/b/") and now_s < 40 else None
+
+    world = World(outcome)
+    assert set(world.run(FOLDERS, num_at_once=num_at_once).values()) == {None}
+    assert "the store serves others and none of /b, which may come back" in world.told
+    assert world.told[-1] == ""
+    assert sum(world.tries.values()) < 4 * len(FOLDERS)
+
+
+@pytest.mark.parametrize("code", OF_THE_STORE)
+def test_two_that_are_gone_beside_others_of_their_folder_are_rows(code: FailureCode) -> None:
+    gone, ended_s = {ITEMS[4].uri, ITEMS[5].uri}, list[float]()
+
+    def outcome(item: Item, now_s: float) -> FailureCode | None:
+        ended_s.append(now_s)
+        return code if item.uri in gone else None
+
+    rows = World(outcome).run([*ITEMS, *FOLDERS], witnesses=ITEMS)
+    assert {uri for uri, of in rows.items() if of == code} == gone
+    assert max(ended_s) < PATIENCE_S / 5
+
+
+@pytest.mark.parametrize("code", OF_THE_STORE)
+def test_a_folder_that_stays_away_stops_the_job_as_a_store_does(code: FailureCode) -> None:
+    many = [Item(uri=f"/{folder}/{number}.mp4") for number in range(50) for folder in "ab"]
+    with pytest.raises(Outage, match=f"--give-up {code}"):
+        World(lambda item, now_s: code if item.uri.startswith("/b/") else None).run(many)
+
+
 @pytest.mark.parametrize("given_up", [{FailureCode.FORBIDDEN}, set(FailureCode)])
 def test_codes_that_are_given_up_are_rows_at_once(given_up: set[str]) -> None:
     world = World(lambda item, now_s: FailureCode.FORBIDDEN)
