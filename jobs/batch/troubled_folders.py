@@ -51,9 +51,7 @@ class TroubledFolders:
             return
         trouble.passed_s = max(trouble.passed_s, began_s)
         trouble.uris.clear()
-        if trouble.is_told:
-            trouble.is_told = False
-            self._told("")
+        self._tell_over(trouble)
 
     def may_come_back(self, uri: str, *, since_s: float) -> bool:
         """Whether a video that was just not served may lie in a folder that is away: nobody of it
@@ -64,11 +62,17 @@ class TroubledFolders:
         if len(trouble.uris) < SEVERAL or trouble.passed_s >= since_s:
             return False
         if self._clock() - trouble.since_s >= COMES_BACK * self._patience_s:
+            self._tell_over(trouble)
             return False
         if not trouble.is_told:
             trouble.is_told = True
             self._told(f"the store serves others and none of {folder}, which may come back")
         return True
+
+    def _tell_over(self, trouble: _Trouble) -> None:
+        if trouble.is_told:
+            trouble.is_told = False
+            self._told("")
 
 
 def _folder_of(uri: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.batch.jury import MAX_AGAINST, Jury
+from jobs.batch.troubled_folders import TroubledFolders
 from pipeline.errors import FailureCode, Outage
 from pipeline.store.items import Item
 from pipeline.tasks.records import Record
@@ -188,6 +189,18 @@ def test_two_that_are_gone_beside_others_of_their_folder_are_rows(code: FailureC
     rows = World(outcome).run([*ITEMS, *FOLDERS], witnesses=ITEMS)
     assert {uri for uri, of in rows.items() if of == code} == gone
     assert max(ended_s) < PATIENCE_S / 5
+
+
+def test_a_folder_that_stays_away_is_waited_for_no_longer_than_that() -> None:
+    told: list[str] = []
+    now_s = 0.0
+    folders = TroubledFolders(patience_s=PATIENCE_S, clock=lambda: now_s, told=told.append)
+    for uri in ("/b/1.mp4", "/b/2.mp4"):
+        folders.failed(uri)
+    assert folders.may_come_back(uri, since_s=0.0)
+    now_s = PATIENCE_S / 10
+    assert not folders.may_come_back(uri, since_s=0.0)
+    assert told == ["the store serves others and none of /b, which may come back", ""]
 
 
 @pytest.mark.parametrize("code", OF_THE_STORE)
