@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jobs.console import console_of
 from jobs.display import Display, make_display
 from jobs.draw import draw_boxes
 from jobs.exits import run_until_stopped
@@ -147,7 +148,7 @@ def _run(settings: AnalyzeCommand, progress: Console) -> int:
             watching = _Watching(display, trace, seen, spans)
             run_until_stopped(_analyse_all(settings, tasks, analyse, watching, records))
         if not settings.json:  # before files, which may not be written
-            show(records, Console(highlight=False))
+            show(records, console_of())
     finally:  # a run that was stopped may be the one to look at
         if settings.trace is not None:
             with written_to(settings.trace):

@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from jobs.batch.cli import app as batch
 from jobs.batch.cli import results
+from jobs.console import console_of
 from jobs.exits import MEANINGS, Exit, heed_signals, leave
 from jobs.flags import takes
 from jobs.help_words import speak_plainly
@@ -90,7 +91,7 @@ def analyze(
     ] = None,
 ) -> int:
     """Describe clips, answer questions on them, find things."""
-    with Console(stderr=True, quiet=progress.quiet).status("starting"):
+    with console_of(stderr=True, quiet=progress.quiet).status("starting"):
         from jobs.analyze import AnalyzeCommand, run  # noqa: PLC0415 - torch takes seconds to import
 
     return run(
@@ -119,7 +120,7 @@ def demo(
     with progress.status("starting"):
         from jobs.demo.demo import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
-    console = Console(highlight=False)
+    console = console_of()
     return run_demo(progress, console=console, folder=out, serving=serving, num_clips=clips)
 
 
@@ -135,7 +136,7 @@ def plan(outlook: Outlook, progress: Console) -> int:
     with progress.status("starting"):
         from jobs.plan.plan_command import run  # noqa: PLC0415 - torch takes seconds to import
 
-    return run(outlook, Console(highlight=False))
+    return run(outlook, console_of())
 
 
 @app.command()
@@ -146,7 +147,7 @@ def serve(serving: ServingOptions, endpoint: EndpointOptions, progress: Console)
     with progress.status("starting"):
         from jobs.serve.server import run  # noqa: PLC0415 - torch takes seconds to import
 
-    return run(serving, endpoint, Console(highlight=False), progress)
+    return run(serving, endpoint, console_of(), progress)
 
 
 @app.command()
@@ -162,7 +163,7 @@ def report(
     """Write rows as one HTML page that opens from disk."""
     from jobs.report.command import run  # noqa: PLC0415 - torch takes seconds to import
 
-    console = Console(highlight=False)
+    console = console_of()
     return run(rows, page, max_strips=frames, console=console, progress=progress)
 
 
@@ -199,7 +200,7 @@ def top(
     """
     from jobs.sight.top import run  # noqa: PLC0415 - only this command needs it
 
-    return run(address, every_s=every, looks=looks, console=Console(highlight=False))
+    return run(address, every_s=every, looks=looks, console=console_of())
 
 
 @app.command()
@@ -225,7 +226,7 @@ def check(
     """Say what a model folder holds, what it costs in memory, and what is wrong with it."""
     from jobs.model_check import run  # noqa: PLC0415 - torch takes seconds to import
 
-    return run(path, Console(), progress, int8=int8)
+    return run(path, console_of(), progress, int8=int8)
 
 
 @profile.command()

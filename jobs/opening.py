@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from actors.profile import Profile
 from jobs.exits import LAST_S, Exit, end_within, run_until_stopped
@@ -68,7 +69,7 @@ def _fleet(
 ) -> "Iterator[Fleet]":
     profile, address = workplace.profile_for(recipe), workplace.address
     _require_loadable(recipe.checkpoint, profile)
-    status.update(f"joining Ray at {address}" if address else "starting Ray")
+    status.update(Text(f"joining Ray at {address}" if address else "starting Ray"))
     from actors.launch import start_fleet  # noqa: PLC0415 - Ray takes a second to import
 
     with start_fleet(
@@ -83,7 +84,7 @@ def _fleet(
 
         async def wait() -> None:
             async for waiting in fleet.starting():
-                status.update(f"loading the model: waiting for {waiting}")
+                status.update(Text(f"loading the model: waiting for {waiting}"))
 
         run_until_stopped(wait())
         yield fleet

@@ -15,6 +15,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from rich.console import Console
 
+from jobs.console import console_of
 from jobs.flags import build, flags_for, parameters_of, signed, typed
 from jobs.messages import messages_on
 from jobs.printable import printable, printable_lines
@@ -84,9 +85,9 @@ def speaks(command: Callable[..., int]) -> Callable[..., int]:
 def said(options: LogOptions) -> Iterator[Console]:
     """The console that progress goes to; while entered, logs go where the options say."""
     with ExitStack() as stack:
-        console = Console(stderr=True, highlight=False)
+        console = console_of(stderr=True)
         if options.quiet:
-            console = Console(file=stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+            console = console_of(file=stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
         logger = logging.getLogger("vidray")
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.DEBUG)

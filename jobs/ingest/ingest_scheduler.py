@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from jobs.console import console_of
 from jobs.ingest.ingest_commands import open_output
 from jobs.ingest.schedules import Schedule, load_schedules
 from jobs.ingest.tick_sight import LATE_S, TickSight
@@ -38,7 +37,7 @@ def run(file: Path, *, metrics: str | None = None) -> int:
     stores = {name: open_output(schedule) for name, schedule in schedules.items()}
     meters = Meters("ingest")
     work = keep_all(schedules, stores, start=_starter(file), meters=meters)
-    with exported(meters, metrics, Console(stderr=True)):
+    with exported(meters, metrics, console_of(stderr=True)):
         return asyncio.run(_until_stopped(work))
 
 

@@ -11,11 +11,11 @@ from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import Any, cast
 
 import ray
-from rich.console import Console
 from starlette.types import Message, Scope
 
 from actors.calls import Handle
 from actors.pools import NAMESPACE
+from jobs.console import console_of
 from jobs.serve.endpoint_options import EndpointOptions
 from jobs.serve.server import guard_of, log_requests, opened_endpoint
 from jobs.serve.visit import Visits
@@ -87,7 +87,7 @@ class DeskActor:
     async def _started(self) -> Visits:
         async with self._is_starting:
             if self._visits is None:
-                log_requests(Console(stderr=True))
+                log_requests(console_of(stderr=True))
                 app = await asyncio.to_thread(self._fleet.enter_context, _opened(self._settings))
                 self._life = app.router.lifespan_context(app)  # or what nobody holds would end now
                 await self._life.__aenter__()  # it ends with this process
@@ -110,4 +110,4 @@ class DeskActor:
 def _opened(settings: DeskSettings) -> Any:
     guard = guard_of(settings.endpoint, is_local=False)
     serving = settings.serving.model_copy(update={"address": "auto"})
-    return opened_endpoint(serving, settings.endpoint, Console(stderr=True), guard=guard)
+    return opened_endpoint(serving, settings.endpoint, console_of(stderr=True), guard=guard)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -52,8 +53,13 @@ def page_url(address: str) -> str:
     if address.isdigit():
         address = f"127.0.0.1:{address}"
     url = address if "://" in address else f"http://{address}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_page = parts.scheme in ("http", "https") and parts.port != 0
+        is_page &= re.fullmatch(r"[!-~]+", url) is not None and bool(parts.hostname)
+    except ValueError:  # brackets without an IPv6 address, a port that is no number or too large
+        is_page = False
+    if not is_page:
         raise ConfigError(f"ADDRESS must be PORT, HOST:PORT or http://..., got {address}")
     return url if parts.path.strip("/") else f"{url.rstrip('/')}/metrics"
 
@@ -96,5 +102,5 @@ def _table(row: RowView) -> Table:
             f"{printable(' '.join(reading.labels))} {shown(reading.value, panel.unit)}".strip()
             for reading in panel.readings
         )
-        table.add_row(panel.title, ", ".join(readings))
+        table.add_row(panel.title, Text(", ".join(readings)))
     return table

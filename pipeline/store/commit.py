@@ -348,7 +348,7 @@ def _counted(store: ObjectStore, plan: JobPlan, index: int, piece: int) -> tuple
     try:
         table = _table_of(data, job_id=plan.job_id, index=index)
     except StoreCorrupt as error:
-        raise StoreCorrupt(f"{store.uri}: {error}; move it away and run the job again") from error
+        raise StoreCorrupt(f"{store.uri}: {error}") from error
     return table.num_rows, hashlib.sha256(data).hexdigest()
 
 

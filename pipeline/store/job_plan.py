@@ -212,6 +212,12 @@ def write_shards(
         yield shard, block
 
 
+def lost_shards(store: ObjectStore, plan: JobPlan) -> list[str]:
+    """Keys of lists that the plan names and that are not there; none is read."""
+    there = {info.key for info in store.scan(SHARD_PREFIX)}
+    return [shard.key for shard in plan.shards if shard.key not in there]
+
+
 def read_shard(store: ObjectStore, shard: Shard) -> pa.Table:
     """One shard, checked against its digest. PlanCorrupt if it is missing or different."""
     data = find(store, shard.key, max_bytes=MAX_SHARD_BYTES)

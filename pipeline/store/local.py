@@ -38,7 +38,8 @@ _NAMES_PER_BLOCK = 65_536
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}  # the last of an output's place
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}  # the last of an output's folder
+_NO_PLACE = {*_ABSENT, errno.EEXIST, errno.ELOOP}  # as in /proc, below a file, in a file's place
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _PASSING = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE}
 
@@ -181,7 +182,7 @@ class LocalStore:
         """Walk to the key's folder one segment at a time, so that no symlink leads outside."""
         *folders, name = key.split("/")
         if create:
-            os.makedirs(self._root, exist_ok=True)
+            self._make_root()
         handle = os.open(self._root, _FOLDER)
         try:
             for folder in folders:
@@ -194,6 +195,16 @@ class LocalStore:
             yield handle, name
         finally:
             os.close(handle)
+
+    def _make_root(self) -> None:
+        """StoreDenied where no folder can be: whoever named the place has to name another."""
+        try:
+            os.makedirs(self._root, exist_ok=True)
+        except OSError as error:
+            if error.errno in _NO_PLACE:
+                why = "no folder can be made there"
+                raise StoreDenied(f"{self._root}: {why} ({error.strerror})") from error
+            raise
 
     @contextmanager
     def _open_file(self, key: str) -> Iterator[IO[bytes]]:

@@ -96,7 +96,7 @@ def require_apart(source: str, out: str) -> None:
 
     Links are followed. Beside the files that a pattern within one folder names there is room.
     """
-    base, pattern = _split_pattern(source)
+    base, pattern = _split_pattern(absolute(source))
     place, out_place = _place(source if pattern == "**" else base), _place(out)
     if place.startswith(out_place):
         raise ConfigError(f"the source {source} is inside the output {out}; choose another output")
@@ -196,12 +196,16 @@ def is_link(written: str) -> bool:
 
 
 def _split_pattern(uri: str) -> tuple[str, str]:
-    """Folder and pattern: "/a/b/**/*.mp4" is "/a/b" and "**/*.mp4"; no pattern means all."""
-    first = re.search(r"[*?\[]", uri)
-    if first is None:
-        return uri, "**"
-    base, _, _ = uri[: first.start()].rpartition("/")
-    return base or "/", uri[len(base) + 1 :]
+    """Folder and pattern: "/a/b/**/*.mp4" is "/a/b" and "**/*.mp4"; no pattern means all.
+
+    A folder that is there is meant by its name: "/a/[b]" is all that is in it.
+    """
+    names = uri.split("/")
+    for index, name in enumerate(names):
+        is_pattern = re.search(r"[*?\[]", name) is not None
+        if is_pattern and not os.path.isdir("/".join(names[: index + 1])):
+            return "/".join(names[:index]) or "/", "/".join(names[index:])
+    return uri, "**"
 
 
 @cache

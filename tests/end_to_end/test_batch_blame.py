@@ -153,7 +153,7 @@ def test_what_stands_under_parts_and_is_not_ours_blocks_no_other_part(job: Path)
     assert stopped.returncode == 1
     assert "not of this job: parts/part-00001.parquet is not readable" in stopped.stderr
     assert "part-00001.parquet is not readable" in stopped.stderr.splitlines()[-1]
-    assert "move it away" in stopped.stderr.splitlines()[-1]
+    assert "fsck OUT names all damage, --repair mends it" in stopped.stderr.splitlines()[-1]
     assert {path.name for path in out.glob("parts/part-0000?.parquet")} == {
         f"part-0000{index}.parquet" for index in range(3)
     }

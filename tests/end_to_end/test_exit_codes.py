@@ -91,6 +91,8 @@ NOWHERE = "/dev/null/place"  # may be written by nobody, root included
         "batch run CLIP OUT --in-process --model MODEL --events NOWHERE",
         "batch run CLIP OUT --in-process --model MODEL --log-file NOWHERE",
         "batch run CLIP NOWHERE --in-process --model MODEL",
+        "batch run CLIP /proc/place --in-process --model MODEL",
+        "batch run CLIP CLIP --in-process --model MODEL",
         "demo --in-process --out NOWHERE",
         "trace CLIP NOWHERE",
     ],

@@ -226,9 +226,17 @@ def test_an_address_nobody_can_listen_at_is_refused(address: str) -> None:
         pass
 
 
-def test_a_page_that_is_not_vidrays_is_refused() -> None:
-    with pytest.raises(ConfigError):
-        page_url("ftp://somewhere")
+@pytest.mark.parametrize(
+    "address",
+    ["ftp://host", "[x", "a[b]c", "http://a b", "host:port", "host:99999", "host:0", "a\n", ""],
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="^ADDRESS must be PORT, HOST:PORT or http://..., got "):
+        page_url(address)
+
+
+def test_an_address_of_ipv6_is_one() -> None:
+    assert page_url("[::1]:8000") == "http://[::1]:8000/metrics"
 
 
 PAGES = (

@@ -148,6 +148,27 @@ def test_patterns_mean_what_a_shell_means(pattern: str, key: str, matches: bool)
     assert bool(compile_glob(pattern).fullmatch(key)) is matches
 
 
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ("[2024] a*", ["b.mp4", "c.mp4"]),
+        ("[2024] a*/", ["b.mp4", "c.mp4"]),
+        ("[2024] a*/c*", ["c.mp4"]),
+        ("[2024] a*/b.mp4", ["b.mp4"]),
+        ("[0-9]/*", ["d.mp4"]),  # no folder has this name
+    ],
+)
+def test_a_folder_is_meant_by_its_name_whatever_is_in_it(
+    written: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("[2024] a*/b.mp4", "[2024] a*/c.mp4", "2/d.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"video")
+    monkeypatch.chdir(tmp_path)
+    assert [os.path.basename(item.uri) for item in find_items(written)] == names
+    assert [os.path.basename(item.uri) for item in find_items(f"{tmp_path}/{written}")] == names
+
+
 ASKED = {"uri": "b.mp4", "questions": ["Who?", "Why?"], "ground": ["cat"], "start_s": 1.5}
 ASKED |= {"end_s": 3.0}
 
@@ -284,6 +305,9 @@ def test_a_folder_that_may_not_be_read_is_denied(
         ("clips", "clips2", None),
         ("clips/a.mp4", "clips/rows", None),
         ("clips/*.mp4", "clips/rows", None),
+        ("[clips]", "[clips]/rows", "is inside the source"),
+        ("**/*.mp4", "rows", "is inside the source"),
+        ("**/*.mp4", "/rows", None),
         ("s3://b/clips", "s3://b/clips2", None),
         ("s3://b/clips", "s3://c/clips/rows", None),
     ],
@@ -293,6 +317,7 @@ def test_videos_and_rows_lie_apart(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clips").mkdir()
+    (tmp_path / "[clips]").mkdir()
     (tmp_path / "link").symlink_to("clips")
     with pytest.raises(ConfigError, match=words) if words else nullcontext():
         require_apart(source, out)

@@ -230,6 +230,16 @@ def test_what_the_file_system_says_becomes_our_error(
     assert store.put_new("key", b"data")
 
 
+@pytest.mark.parametrize("place", ["/proc/place", "file", "file/place", "nothing", "x" * 300])
+def test_where_no_folder_can_be_the_operator_has_to_name_another_place(
+    place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nothing").symlink_to("/proc/nothing")
+    with pytest.raises(StoreDenied, match=place):
+        LocalStore(str(tmp_path / place)).put_new("key", b"data")
+
+
 def test_a_store_that_replaces_objects_is_refused() -> None:
     class Forgetful(MemoryStore):
         def put_new(self, key: str, data: bytes) -> bool:

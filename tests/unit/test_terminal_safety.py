@@ -1,11 +1,15 @@
 """What others wrote reaches no terminal as it is, whatever the command."""
 
+import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
+from jobs.console import console_of
 from pipeline.errors import FailureCode
 from pipeline.store.commit import Part, commit_part, finish
 from pipeline.store.items import Item
@@ -73,3 +77,21 @@ def test_no_control_character_of_others_is_printed(
     printed = said + complained
     assert printed
     assert {char for char in printed if not char.isprintable()} <= {"\n"}
+
+
+def test_a_name_is_shown_as_it_is_and_not_as_markup() -> None:
+    name, shown = "/clips/[bold]a[/] [x :bear: [2024]", io.StringIO()
+    console = console_of(file=shown)
+    table = Table(title=name)
+    table.add_row(name)
+    for shows in (name, table):
+        console.print(shows)
+    assert shown.getvalue().count(name) == 3
+
+
+def test_every_command_speaks_through_such_a_console() -> None:
+    """jobs/lab shows nothing that others wrote."""
+    jobs = Path(__file__).parents[2] / "jobs"
+    makes = [path for path in jobs.rglob("*.py") if re.search(r"\bConsole\(", path.read_text())]
+    ours = {str(path.relative_to(jobs)) for path in makes if "lab" not in path.parts}
+    assert ours == {"console.py"}
