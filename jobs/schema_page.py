@@ -16,8 +16,8 @@ added: none is renamed or given another meaning. The words below travel in each 
 metadata of its fields (`vidray.schema` is the version).
 
 Times are seconds from the first frame of the video. All text the model wrote is untrusted data.
-`vidray tables OUT` makes flat tables of `captions`, `answers` and `boxes`, with `video_id` and
-`uri` in front. [How to read them with pandas and DuckDB](batch.md).
+`vidray tables OUT` makes flat tables of `captions`, `answers` and `boxes`, with `video_id`, `uri`
+and `flags` of the video in front. [How to read them with pandas and DuckDB](batch.md).
 """
 BLAMES = {
     Blame.VIDEO: "the video, or what was asked of it: its row at once",

@@ -80,9 +80,11 @@ class BadInput(VidrayError):
 
     `detail` is one sentence for people: what was wrong, the value, the limit; no paths.
     sandbox: the measures of video/confinement.py that held the decoder, if one found it.
+    operation: what a store was asked to do, in its own words, if it found it.
     """
 
     sandbox: tuple[str, ...] = ()
+    operation: str = ""
 
     def __init__(self, code: FailureCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

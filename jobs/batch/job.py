@@ -99,7 +99,7 @@ class Job(ProgressOptions, VideoSelection):
     grace: float = Field(
         default=30.0,
         ge=0,
-        description="Seconds from SIGTERM or Ctrl-C until the process is gone, 5 at least; parts "
+        description="Seconds from SIGTERM or Ctrl-C until the process is gone, 5 if less; parts "
         "under way have all but the last 5 to be finished. The second signal stops at once.",
     )
     patience: Seconds = Field(

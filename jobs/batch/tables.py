@@ -23,7 +23,7 @@ from pipeline.store.retries import find_retries
 from pipeline.store.rows import committed_parts, newest_parts, read_part, row_stores
 
 NAMES = ("captions", "answers", "boxes")
-KEYS = ["video_id", "uri"]  # of the video, in every row
+KEYS = ["video_id", "uri", "flags"]  # of the video, in every row
 
 
 def run(uri: str) -> int:
@@ -82,7 +82,7 @@ def table_key(name: str, part: str, state: str = "") -> str:
 
 
 def flatten(rows: pa.Table, name: str) -> pa.Table:
-    """One row per list element of column `name`: its fields, after the video's id and uri."""
+    """One row per list element of column `name`: its fields, after those of its video."""
     lists = rows[name].combine_chunks()
     elements = pc.list_flatten(lists)
     videos = rows.select(KEYS).take(pc.list_parent_indices(lists))

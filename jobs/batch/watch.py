@@ -212,7 +212,9 @@ class Watch:
             cells.append(f"{self._video_s / busy_s:.1f} video-seconds/s")
         cells += [f"{done / total:.0%}", f"{_span(now_s - self._started_s)} passed"]
         if self.result_codes:
-            cells.append(f"{self.result_codes.total()} answers or boxes failed")
+            num_failed = self.result_codes.total()
+            kinds = "answer or box" if num_failed == 1 else "answers or boxes"
+            cells.append(f"{num_failed} {kinds} failed")
         return cells
 
     def _render(self) -> Text:
@@ -243,7 +245,8 @@ def describe_failures(codes: Mapping[str, int], result_codes: Mapping[str, int])
     if not result_codes:
         return failed
     num_results = sum(result_codes.values())
-    inside = f"{num_results} captions, answers or boxes failed{_which(result_codes)}"
+    kinds = "caption, answer or box" if num_results == 1 else "captions, answers or boxes"
+    inside = f"{num_results} {kinds} failed{_which(result_codes)}"
     return f"{failed}; of the others {inside}"
 
 

@@ -3,6 +3,7 @@
 VIEW_KEY = "videos.sql"
 _VIEWS = """\
 -- duckdb -init {uri}/{key}; rows of every tick, of each video the newest.
+-- The output stood there when its first tick ran; in a copy of it, put the copy's place instead.
 CREATE OR REPLACE VIEW videos AS
 SELECT * EXCLUDE filename
 FROM read_parquet('{quoted}/jobs/*/[pr]*/**/part-*.parquet', filename = true, union_by_name = true)
@@ -10,7 +11,7 @@ QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY filename DESC) = 1;
 """
 _FLAT = """\
 CREATE OR REPLACE VIEW {name} AS
-SELECT video_id, uri, unnest({name}, max_depth := 2) FROM videos;
+SELECT video_id, uri, flags, unnest({name}, max_depth := 2) FROM videos;
 """
 
 

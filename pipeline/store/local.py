@@ -31,7 +31,8 @@ from pipeline.errors import (
 )
 from pipeline.store.objects import ObjectInfo, check_path_key, source_changed, too_many_bytes
 
-LeftOut = Callable[[str], None]
+LeftOut = Callable[[str, str], None]  # a folder, and why
+LINKED = "a link to a folder is not followed"
 TEMP_SUFFIX = ".tmp"  # of a put that was cut short; fsck removes it
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMES_PER_BLOCK = 65_536
@@ -141,7 +142,7 @@ class LocalStore:
                     open_folders.append(self._children(key))
             elif key.startswith(prefix):
                 if stat.S_ISLNK(status.st_mode) and os.path.isdir(os.path.join(self._root, key)):
-                    self._leave_out(key, "a link to a folder is not followed")
+                    self._leave_out(key, LINKED)
                 yield _describe(key, self._at_the_end(key, status))
 
     def _at_the_end(self, key: str, status: os.stat_result) -> os.stat_result:
@@ -175,7 +176,7 @@ class LocalStore:
 
     def _leave_out(self, key: str, why: str) -> None:
         if self._left_out is not None:
-            self._left_out(f"{os.path.join(self._root, key)}: {why}")
+            self._left_out(os.path.join(self._root, key), why)
 
     @contextmanager
     def _open_parent(self, key: str, *, create: bool) -> Iterator[tuple[int, str]]:

@@ -135,7 +135,12 @@ def exists(store: ObjectStore, key: str) -> bool:
 
 def _as_stores_fault(store: ObjectStore, key: str, error: BadInput) -> StoreError:
     kind = StoreDenied if error.code is FailureCode.FORBIDDEN else StoreCorrupt
-    return kind(f"{store.describe(key)}: {error.detail}")
+    return kind(describe_fault(store, key, error))
+
+
+def describe_fault(store: ObjectStore, key: str, error: BadInput) -> str:
+    """A fault of an object that is no video's: where it is, what was asked, what was answered."""
+    return ": ".join(filter(None, [store.describe(key), error.operation, error.detail]))
 
 
 def too_many_bytes(size_bytes: int, max_bytes: int) -> BadInput:

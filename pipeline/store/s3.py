@@ -263,7 +263,8 @@ class S3Store:
         try:
             with _translated(is_read=is_read):
                 yield
-        except BadInput:
+        except BadInput as error:
+            error.operation = operation
             raise
         except VidrayError as error:
             raise type(error)(f"{self.describe(key)}: {operation}: {error}") from error

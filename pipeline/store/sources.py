@@ -6,7 +6,7 @@ Everything streams in an order that never varies; a million keys need no million
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -17,8 +17,8 @@ from pipeline.settings import shown
 from pipeline.store import manifest
 from pipeline.store.items import Item
 from pipeline.store.links import followed
-from pipeline.store.local import LeftOut
-from pipeline.store.objects import ObjectInfo, ObjectStore
+from pipeline.store.local import LINKED, LeftOut
+from pipeline.store.objects import ObjectInfo, ObjectStore, describe_fault
 from pipeline.store.open import S3_SCHEME, open_store, split_s3
 from pipeline.store.passed_over import PassedOver, type_of
 from pipeline.store.s3_config import S3Config
@@ -27,6 +27,7 @@ VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
     ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".3gp", ".3g2", ".mxf",
 )  # fmt: skip
+UNREADABLE = "unreadable folder"
 MAX_MANIFEST_BYTES = 8 * GIB
 
 
@@ -71,13 +72,13 @@ def find_items(
     *,
     s3: S3Config | None = None,
     passed_over: PassedOver | None = None,
-    left_out: LeftOut | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> Iterator[Item]:
     """Every video under `uri`, as a stream. ConfigError when there is no such place.
 
     passed_over: counts what is listed on the way and not taken. A pattern passes over what it names
-    only, a manifest nothing. left_out: hears of folders that cannot be looked into, which end the
-    listing without it.
+    only, a manifest nothing. left_out: hears of folders that cannot be looked into; they are passed
+    over too, and end the listing without it.
     """
     chosen = source_filter or SourceFilter()
     left = PassedOver() if passed_over is None else passed_over
@@ -123,7 +124,7 @@ def _items(
     chosen: SourceFilter,
     s3: S3Config | None,
     passed_over: PassedOver,
-    left_out: LeftOut | None,
+    left_out: Callable[[str], None] | None,
 ) -> Iterator[Item]:
     store_uri, key = locate(uri)
     info = _head(uri, s3) if key else None
@@ -134,8 +135,24 @@ def _items(
     base, pattern = _split_pattern(uri)
     if not base.startswith(S3_SCHEME) and not os.path.isdir(base):
         raise ConfigError(f"there is no folder or file {base}")
-    store = open_store(base, s3, left_out=left_out)
+    hears = left_out and _hearing_of(base, pattern, passed_over, left_out)
+    store = open_store(base, s3, left_out=hears)
     return _listed_items(store, pattern, chosen, passed_over)
+
+
+def _hearing_of(
+    base: str, pattern: str, passed_over: PassedOver, left_out: Callable[[str], None]
+) -> LeftOut:
+    """Of folders in which the pattern names something; a link is listed, and counted as that."""
+
+    def hear(folder: str, why: str) -> None:
+        depth = folder[len(base) :].strip("/").count("/")
+        if "**" in pattern or depth < pattern.count("/"):
+            left_out(f"{folder}: {why}")
+            if why != LINKED:
+                passed_over.add(UNREADABLE)
+
+    return hear
 
 
 def _head(uri: str, s3: S3Config | None) -> ObjectInfo | None:
@@ -150,7 +167,7 @@ def _head(uri: str, s3: S3Config | None) -> ObjectInfo | None:
     except BadInput as error:
         if error.code in (FailureCode.NOT_FOUND, FailureCode.NOT_A_REGULAR_FILE):
             return None
-        raise StoreDenied(f"{store.describe(key)}: {error.detail}") from error
+        raise StoreDenied(describe_fault(store, key, error)) from error
 
 
 def _listed_items(

@@ -59,7 +59,11 @@ def test_each_fault_is_told_apart_before_anything_starts(
     for asked, keys, words in [
         (("s3://no-such/clips", out), KEYS, ["source: s3://no-such/clips/ ", at, "NoSuchBucket"]),
         ((source, "s3://no-such/rows"), KEYS, ["output: s3://no-such/rows/", at, "NoSuchBucket"]),
-        ((source, out), {}, [f"output: {out}/plan.json ", none, "not permitted"]),
+        (
+            (source, out),
+            {},
+            [f"output: {out}/plan.json ", none, "GetObject: reading is not"],
+        ),
         ((source, out), READER_KEYS, [f"output: {out}/plan/", at, "PutObject", "AccessDenied"]),
         ((source, out), wrong, [f"output: {out}/plan.json ", at, "GetObject", "Signature"]),
     ]:
@@ -78,6 +82,7 @@ def test_a_local_source_and_a_refused_output_are_told_apart_too(
     code, said = run(f"{place}/clips", str(tmp_path / "rows"), s3_server.endpoint)
     assert code == 2
     assert said[-1].startswith(f"vidray: source: {place}/clips")
+    assert said[-1].endswith(": HeadObject: reading is not permitted")
 
 
 def test_an_endpoint_that_does_not_answer_is_told_from_the_second_try_on(

@@ -105,7 +105,7 @@ def test_flat_tables_hold_every_element_once_with_its_video() -> None:
     rows = to_table(records())
     for name in ("captions", "answers", "boxes"):
         expected = [
-            {"video_id": record.video_id, "uri": record.uri, **asdict(element)}
+            {name: getattr(record, name) for name in ("video_id", "uri", "flags")} | asdict(element)
             for record in records()
             for element in getattr(record, name)
         ]

@@ -80,4 +80,4 @@ def test_a_moment_after_the_end_is_a_failure_of_its_box_and_of_nothing_else(
     assert (record["status"], record["boxes"][0]["code"]) == ("ok", "beyond_end")
     code, said, _ = vidray("batch", "run", tmp_path, tmp_path.parent / "out", *asked, *model)
     assert code == 3
-    assert "1 videos, 0 failed; of the others 1 captions, answers or boxes failed" in said
+    assert "1 videos, 0 failed; of the others 1 caption, answer or box failed" in said

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def test_the_views_for_duckdb_have_the_same(out: Path) -> None:
     ]
     words = database.sql("SELECT right(uri, 5), text FROM captions ORDER BY uri").fetchall()
     assert words == [("a.mp4", "old"), ("b.mp4", "new"), ("d.mp4", "retried")]
+
+
+def test_the_views_of_a_copy_read_it_once_they_say_so(out: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.move(out, tmp_path / "elsewhere"))
+    views = (copy / "videos.sql").read_text()
+    assert "in a copy of it, put the copy's place instead" in views
+    database = duckdb.connect()
+    database.sql(views.replace(str(out), str(copy)))
+    words = database.sql("SELECT right(uri, 5), flags, text FROM captions ORDER BY uri")
+    assert words.fetchall() == [
+        ("a.mp4", [], "old"),
+        ("b.mp4", [], "new"),
+        ("d.mp4", [], "retried"),
+    ]
 
 
 def test_the_report_has_each_video_once(out: Path, tmp_path: Path, vidray: Vidray) -> None:

@@ -289,6 +289,30 @@ def test_a_folder_that_may_not_be_read_is_denied(
 
 
 @pytest.mark.parametrize(
+    ("pattern", "is_passed_over"),
+    [("", True), ("**/*.mp4", True), ("*/*/*.mp4", True), ("*/*.mp4", False), ("*.mp4", False)],
+)
+def test_a_folder_below_that_may_not_be_read_is_named_and_counted(
+    pattern: str, is_passed_over: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub" / "closed").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    passed_over, told = PassedOver(), list[str]()
+    source = os.path.join(tmp_path, pattern)
+    assert list(find_items(source, passed_over=passed_over, left_out=told.append)) == []
+    assert dict(passed_over) == ({"unreadable folder": 1} if is_passed_over else {})
+    named = f"{tmp_path}/sub/closed: the folder cannot be read (Permission denied)"
+    assert told == ([named] if is_passed_over else [])
+
+
+@pytest.mark.parametrize(
     ("source", "out", "words"),
     [
         ("clips", "clips", "is inside the output"),

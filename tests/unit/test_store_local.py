@@ -347,13 +347,13 @@ def test_folders_that_cannot_be_looked_into_are_told_and_the_rest_is_listed(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    told: list[str] = []
-    store = LocalStore(str(tmp_path), left_out=told.append)
+    told: list[tuple[str, str]] = []
+    store = LocalStore(str(tmp_path), left_out=lambda *what: told.append(what))
     found = [info.key for info in store.scan() if info.key.endswith(".mp4")]
     assert found == ["a/clip.mp4", "z/clip.mp4"]
     assert told == [
-        f"{tmp_path}/closed: the folder cannot be read (Permission denied)",
-        f"{tmp_path}/link: a link to a folder is not followed",
+        (f"{tmp_path}/closed", "the folder cannot be read (Permission denied)"),
+        (f"{tmp_path}/link", "a link to a folder is not followed"),
     ]
     with pytest.raises(StoreDenied):  # of a job's own output nothing may be left out
         list(LocalStore(str(tmp_path)).scan())
