@@ -1,10 +1,10 @@
 """Whose fault a failure is: the video's own is its row, another's is tried again or stops the job.
 
 What the store or the fleet may have done counts against a video only where others get through: it
-has to fail MAX_AGAINST times with somebody else's success before each next one. Where different
-videos fail in a row nobody is sent on; one probe after another finds out when it is over. Where
-the store fails several of one folder and serves others, as a mount or a policy may, that folder
-has time to come back (troubled_folders.py).
+has to fail MAX_AGAINST times with somebody else's success before each next one. Meanwhile it is set
+aside, and others go on. Where different videos fail in a row nobody is sent on; one probe after
+another finds out when it is over. Where the store serves others and none of a video's folder, as
+when a mount or a policy is wrong, that folder has time to come back (troubled_folders.py).
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from jobs.batch.troubled_folders import TroubledFolders
 from pipeline.breaker import Breaker
 from pipeline.errors import Blame, FailureCode, Outage
 from pipeline.store.items import Item
+from pipeline.store.slots import Slots
 from pipeline.tasks.records import Record
 
 MAX_AGAINST = 3
 MAX_WITNESSES = 8  # that are looked for one
 PAUSE = 1 / 600  # of the patience, between two tries of one video
-LONG_PAUSE = 1 / 120  # where its whole folder may be away
 
 MakeRow = Callable[[Item], Awaitable[Record]]
 
@@ -29,30 +29,34 @@ MakeRow = Callable[[Item], Awaitable[Record]]
 class Jury:
     """Makes rows, and lets no innocent one out.
 
-    make_row: one try. patience_s: how long a store or a fleet may fail everybody. give_up: codes
-    that the operator takes as rows at once. witnesses: other videos of the job, the likeliest
-    first; one is tried where nobody else is there to tell. told: hears what is waited for, and ""
-    when that is over.
+    make_row: one try. slots: whoever calls has one; it is left while there is nothing to be tried.
+    patience_s: how long a store or a fleet may fail everybody. give_up: codes that the operator
+    takes as rows at once. witnesses: other videos of the job, the likeliest first; one is tried
+    where nobody else is there to tell. told: hears all that is waited for, and "" when that is
+    over.
     """
 
     def __init__(
         self,
         make_row: MakeRow,
         *,
+        slots: Slots,
         patience_s: float,
         give_up: Collection[str] = (),
         witnesses: Iterable[Item] = (),
         told: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._make_row = make_row
+        self._slots = slots
         self._give_up = give_up
         self._patience_s = patience_s
         self._witnesses = islice(witnesses, MAX_WITNESSES)
         self._witness: Item | None = None  # a small video that got through
         self._told = told
+        self._outage = self._waited_for = ""
         surroundings = (Blame.STORE, Blame.FLEET)
         self._breakers = {each: Breaker(patience_s=patience_s, clock=_now) for each in surroundings}
-        self._folders = TroubledFolders(patience_s=patience_s, clock=_now, told=told)
+        self._folders = TroubledFolders(patience_s=patience_s, clock=_now)
         self._turn = asyncio.Lock()  # of whoever finds out how things are
         self._num_trying = 0
         self._ended = asyncio.Event()  # set, and replaced, when a try ends
@@ -67,13 +71,15 @@ class Jury:
                 return record
             breaker = self._breakers[blame]
             if breaker.passed_s >= since_s:  # somebody else began since then and got through
-                if blame is Blame.STORE and self._folders.may_come_back(item.uri, since_s=since_s):
-                    await asyncio.sleep(LONG_PAUSE * self._patience_s)
+                if blame is Blame.STORE and (wait_s := self._folder_wait_s(item, since_s)):
+                    async with self._slots.left():
+                        await asyncio.sleep(wait_s)
                     continue
                 num_against, since_s = num_against + 1, _now()
             if num_against == MAX_AGAINST:
                 return record
-            await asyncio.sleep(PAUSE * self._patience_s)
+            async with self._slots.left():
+                await asyncio.sleep(PAUSE * self._patience_s)
             await self._until_somebody(item, blame, record, since_s)
 
     async def _try(self, item: Item) -> Record:
@@ -105,7 +111,8 @@ class Jury:
             return breaker.passed_s >= since_s or breaker.is_open
 
         while not is_told() and self._num_trying:
-            await self._ended.wait()
+            async with self._slots.left():
+                await self._ended.wait()
         async with self._turn:
             while not is_told() and (witness := self._witness or next(self._witnesses, None)):
                 if witness == item:
@@ -117,7 +124,8 @@ class Jury:
                     break
             if not is_told():
                 breaker.trip()
-                self._told(self._description(blame, record))
+                self._outage = self._description(blame, record)
+                self._tell()
 
     def _hear(self, witness: Record, blame: Blame) -> None:
         """A witness that fails in a way of its own says nothing, and is asked no more."""
@@ -141,8 +149,8 @@ class Jury:
         down = self._down
         match self._blame(record):
             case Blame.STORE:
-                store.failed(item.video_id)
-                self._folders.failed(item.uri)
+                if self._folders.failed(item.uri, passed_s=store.passed_s) or store.is_open:
+                    store.failed(item.video_id)
             case Blame.FLEET:
                 store.passed(began_s)
                 self._folders.passed(item.uri, began_s)
@@ -154,7 +162,19 @@ class Jury:
                 if self._witness is None or _size(item) < _size(self._witness):
                     self._witness = item
         if down != self._down:
-            self._told(self._description(self._down, record) if self._down else "")
+            self._outage = self._description(self._down, record) if self._down else ""
+        self._tell()
+
+    def _folder_wait_s(self, item: Item, since_s: float) -> float:
+        wait_s = self._folders.wait_s(item.uri, since_s=since_s)
+        self._tell()
+        return wait_s
+
+    def _tell(self) -> None:
+        waited_for = "; ".join(filter(None, (self._outage, self._folders.waited_for)))
+        if waited_for != self._waited_for:
+            self._waited_for = waited_for
+            self._told(waited_for)
 
     def _blame(self, record: Record) -> Blame:
         if record.code is None or record.code in self._give_up:

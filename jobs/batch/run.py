@@ -41,6 +41,7 @@ from pipeline.store.objects import ObjectStore
 from pipeline.store.open import S3_SCHEME, open_store
 from pipeline.store.retries import find_retries
 from pipeline.store.rows import count_newest, count_rows
+from pipeline.store.slots import Slots
 from pipeline.tasks.records import Record, to_table
 
 FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
@@ -144,8 +145,10 @@ def _make_all(
             spans.listener(video)(event)
 
         analyst = Analyst(analyse, archive, method, prepared.model, hear=hear)
+        slots = Slots(_num_at_once(job))
         jury = Jury(
             analyst.make_row,
+            slots=slots,
             patience_s=job.patience,
             give_up=job.codes_given_up,
             witnesses=_witnesses(prepared, plan),
@@ -170,7 +173,7 @@ def _make_all(
         work = Work(
             make_row=make_row,
             to_table=to_table,
-            num_at_once=_num_at_once(job),
+            slots=slots,
             begun=watch.begin,
             committed=committed,
             found=watch.found,

@@ -27,6 +27,7 @@ from pipeline.store.job_plan import Checkpoint, JobPlan, PlannedItems, pass_by
 from pipeline.store.objects import ObjectStore
 from pipeline.store.part_claims import Claims, Order, Wait, rotated
 from pipeline.store.retry import RetryPolicy, retry
+from pipeline.store.slots import Slots
 from pipeline.threads import in_thread
 
 Row = TypeVar("Row")
@@ -40,14 +41,14 @@ class Work(Generic[Row]):
     """How items become rows.
 
     make_row: one item's row; what it raises stops the job, a video's own fault is a row.
-    to_table: rows with a column video_id. num_at_once: items being made. order: of the missing
-    parts. begun: hears which parts these are; committed: of each part; found: of each that another
+    to_table: rows with a column video_id. slots: of items being made. order: of the missing parts.
+    begun: hears which parts these are; committed: of each part; found: of each that another
     driver made meanwhile. gets_on: whether others should leave it what is under way.
     """
 
     make_row: Callable[[Item], Awaitable[Row]]
     to_table: Callable[[Sequence[Row]], pa.Table]
-    num_at_once: int = 1
+    slots: Slots = field(default_factory=Slots)
     order: Order = rotated
     begun: Callable[[Sequence[int]], None] = lambda missing: None
     committed: Callable[[Receipt], None] = lambda receipt: None
@@ -81,13 +82,18 @@ async def drive(
     receipts: list[Receipt] = []
 
     async def take() -> _Taken[Row] | None:
+        """The next item, and a slot to make it in."""
         async with turn:  # taking an item may claim a part, and read a shard of the plan
             while True:
+                await work.slots.take()
                 taken = await in_thread(next, stream, None)
                 while found:
                     work.found(found.pop())
-                if not isinstance(taken, Wait):
+                if taken is not None and not isinstance(taken, Wait):
                     return taken
+                work.slots.leave()
+                if taken is None:
+                    return None
                 await _wait(taken.seconds, is_stopping)
 
     async def worker() -> None:
@@ -99,6 +105,7 @@ async def drive(
                     receipts.append(await in_thread(commit, open_part))
                     claims.made(open_part.part.index)
                     work.committed(receipts[-1])
+            work.slots.leave()
 
     def commit(open_part: _OpenPart[Row]) -> Receipt:
         rows = work.to_table(open_part.rows)
@@ -116,7 +123,7 @@ async def drive(
 
     try:
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(worker()) for _ in range(work.num_at_once)]
+            workers = [group.create_task(worker()) for _ in range(work.slots.max_begun)]
             renewing = group.create_task(renew())
             await asyncio.gather(*workers)
             renewing.cancel()

@@ -9,13 +9,15 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import Stopped, StoreFull, Transient
-from pipeline.store.commit import Receipt, load_success, missing_parts
+from pipeline.store import drive as drive_module
+from pipeline.store.commit import Part, Receipt, commit_part, load_success, missing_parts
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
-from pipeline.store.job_plan import JobPlan, Shard, load_plan, open_job
+from pipeline.store.job_plan import JobPlan, PlannedItems, Shard, load_plan, open_job
 from pipeline.store.objects import ObjectStore
-from pipeline.store.part_claims import rotated
+from pipeline.store.part_claims import Claims, rotated
 from pipeline.store.retry import RetryPolicy
+from pipeline.store.slots import Slots
 from pipeline.threads import in_thread
 from tests.batch_driver import SPEC, in_order, make_items, make_rows, planned_ids
 from tests.stores import FaultyStore, MemoryStore
@@ -36,13 +38,14 @@ def run(
     make_row: MakeRow,
     *,
     num_at_once: int = AT_ONCE,
+    slots: Slots | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
     **how: object,
 ) -> list[Receipt]:
     work = Work(
         make_row=make_row,
         to_table=lambda items: make_rows(items, attempt="a"),
-        num_at_once=num_at_once,
+        slots=slots or Slots(num_at_once),
         **{"order": in_order, **how},
     )
     return asyncio.run(drive(store, plan, work, is_stopping=is_stopping))
@@ -226,6 +229,53 @@ def test_two_drivers_on_one_job_share_its_parts() -> None:
     assert missing == [list(range(plan.num_parts))] * 2
     assert num_made <= plan.num_parts + 1  # where they meet
     assert missing_parts(store, plan) == []
+    assert load_success(store) is not None
+
+
+def test_an_item_that_is_set_aside_leaves_its_slot_to_others() -> None:
+    store, plan = submitted()
+    slots, made, others_made = Slots(1), list[int](), asyncio.Event()
+
+    async def make_row(item: Item) -> Item:
+        if number(item) == 0:
+            async with asyncio.timeout(30), slots.left():
+                await others_made.wait()
+        made.append(number(item))
+        if len(made) == NUM_ITEMS - 1:
+            others_made.set()
+        return item
+
+    run(store, plan, make_row, slots=slots)
+    assert made == [*range(1, NUM_ITEMS), 0]
+    assert load_success(store) is not None
+
+
+def test_who_waits_for_another_driver_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or two that wait for each other's last part would never make what they have set aside."""
+    store, plan = submitted()
+    other = Claims(store, plan, [3], name="other")
+    next(other.taken())
+    slots, is_waiting, is_made = Slots(1), asyncio.Event(), asyncio.Event()
+
+    async def wait(seconds: float, is_stopping: Callable[[], bool]) -> None:
+        is_waiting.set()
+        async with asyncio.timeout(30):
+            await is_made.wait()
+
+    async def make_row(item: Item) -> Item:
+        if number(item) == 0:
+            async with asyncio.timeout(30), slots.left():
+                await is_waiting.wait()
+            table = make_rows(PlannedItems(store, plan).part(3), attempt="other")
+            ids = tuple(item.video_id for item in PlannedItems(store, plan).part(3))
+            part = Part(job_id=plan.job_id, index=3, video_ids=ids, attempt="other")
+            await in_thread(commit_part, store, part, table)
+            is_made.set()
+        return item
+
+    monkeypatch.setattr(drive_module, "_wait", wait)
+    receipts = run(store, plan, make_row, slots=slots)
+    assert sorted(receipt.index for receipt in receipts) == [0, 1, 2]
     assert load_success(store) is not None
 
 

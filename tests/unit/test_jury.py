@@ -10,7 +10,9 @@ import pytest
 from jobs.batch.jury import MAX_AGAINST, Jury
 from jobs.batch.troubled_folders import TroubledFolders
 from pipeline.errors import FailureCode, Outage
+from pipeline.store import slots
 from pipeline.store.items import Item
+from pipeline.store.slots import Slots
 from pipeline.tasks.records import Record
 from tests.report_rows import bad_row, good_row
 from tests.virtual_time import run_virtually
@@ -50,8 +52,10 @@ class World:
         """The rows' codes by uri; what stops the job is raised."""
 
         async def drive() -> list[Record]:
+            places = Slots(num_at_once)
             jury = Jury(
                 self.make_row,
+                slots=places,
                 patience_s=PATIENCE_S,
                 give_up=give_up,
                 witnesses=witnesses,
@@ -61,12 +65,17 @@ class World:
             left = iter(items)
 
             async def work() -> None:
-                for item in left:
-                    rows.append(await jury.make_row(item))
+                while True:
+                    await places.take()
+                    if (item := next(left, None)) is not None:
+                        rows.append(await jury.make_row(item))
+                    places.leave()
+                    if item is None:
+                        return
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(num_at_once):
+                    for _ in range(places.max_begun):
                         group.create_task(work())
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
@@ -164,7 +173,7 @@ OF_THE_STORE = [code for code in FailureCode if code.blame == "store"]
 
 
 @pytest.mark.parametrize("code", OF_THE_STORE)
-@pytest.mark.parametrize("num_at_once", [2, 4, 8])
+@pytest.mark.parametrize("num_at_once", [1, 2, 4, 8])
 def test_a_folder_that_is_away_for_a_while_costs_time_only_though_others_are_served(
     code: FailureCode, num_at_once: int
 ) -> None:
@@ -173,9 +182,45 @@ def test_a_folder_that_is_away_for_a_while_costs_time_only_though_others_are_ser
 
     world = World(outcome)
     assert set(world.run(FOLDERS, num_at_once=num_at_once).values()) == {None}
-    assert "the store serves others and none of /b, which may come back" in world.told
+    assert "the store serves others and none of /b, which may come back" in "; ".join(world.told)
     assert world.told[-1] == ""
     assert sum(world.tries.values()) < 4 * len(FOLDERS)
+
+
+@pytest.mark.parametrize("num_at_once", [1, 4])
+@pytest.mark.parametrize("place", [0, 5, 12], ids=["first", "amid", "last"])
+def test_the_only_video_of_a_folder_that_is_away_for_a_while_has_its_row(
+    place: int, num_at_once: int
+) -> None:
+    """It is set aside; that others are served meanwhile says nothing of it."""
+    alone, began = Item(uri="/b/0.mp4"), list[str]()
+
+    def outcome(item: Item, now_s: float) -> FailureCode | None:
+        began.append(item.uri)
+        return FailureCode.NOT_FOUND if item is alone and now_s < 30 else None
+
+    items = [*ITEMS[:place], alone, *ITEMS[place:]]
+    rows = World(outcome).run(items, num_at_once=num_at_once, witnesses=items)
+    assert rows == ALL_GOOD | {alone.uri: None}
+    assert began[-1] == alone.uri  # all others went on
+
+
+@pytest.mark.parametrize("num_at_once", [1, 4])
+@pytest.mark.parametrize("num_gone", [1, 2, 5])
+def test_videos_that_are_gone_with_their_folders_are_rows_at_the_end_of_the_job(
+    num_gone: int, num_at_once: int
+) -> None:
+    gone = [Item(uri=f"/{number}/gone.mp4") for number in range(num_gone)]
+    items = [each for pair in zip(ITEMS, gone, strict=False) for each in pair] + ITEMS[num_gone:]
+    last_s = list[float]()
+
+    def outcome(item: Item, now_s: float) -> FailureCode | None:
+        last_s.append(now_s)
+        return FailureCode.NOT_FOUND if item in gone else None
+
+    rows = World(outcome).run(items, num_at_once=num_at_once)
+    assert rows == ALL_GOOD | {item.uri: FailureCode.NOT_FOUND for item in gone}
+    assert PATIENCE_S / 10 <= max(last_s) < PATIENCE_S / 5
 
 
 @pytest.mark.parametrize("code", OF_THE_STORE)
@@ -192,15 +237,15 @@ def test_two_that_are_gone_beside_others_of_their_folder_are_rows(code: FailureC
 
 
 def test_a_folder_that_stays_away_is_waited_for_no_longer_than_that() -> None:
-    told: list[str] = []
     now_s = 0.0
-    folders = TroubledFolders(patience_s=PATIENCE_S, clock=lambda: now_s, told=told.append)
+    folders = TroubledFolders(patience_s=PATIENCE_S, clock=lambda: now_s)
     for uri in ("/b/1.mp4", "/b/2.mp4"):
-        folders.failed(uri)
-    assert folders.may_come_back(uri, since_s=0.0)
+        folders.failed(uri, passed_s=0.0)
+    assert folders.wait_s(uri, since_s=0.0) > 0
+    assert folders.waited_for == "the store serves others and none of /b, which may come back"
     now_s = PATIENCE_S / 10
-    assert not folders.may_come_back(uri, since_s=0.0)
-    assert told == ["the store serves others and none of /b, which may come back", ""]
+    assert folders.wait_s(uri, since_s=0.0) == 0
+    assert folders.waited_for == ""
 
 
 @pytest.mark.parametrize("code", OF_THE_STORE)
@@ -230,7 +275,10 @@ def test_a_witness_that_is_gone_itself_is_not_believed() -> None:
     assert world.tries[witness.uri] == 1
 
 
-def test_a_witness_that_fails_in_its_own_turn_is_no_witness_of_itself() -> None:
+def test_a_witness_that_fails_in_its_own_turn_is_no_witness_of_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots, "MAX_ASIDE", 0)  # its own turn comes after the first one's
     first, witness = ITEMS[:2]
     seen: list[Item] = []
 
@@ -256,7 +304,7 @@ def test_videos_that_were_fetched_before_an_outage_condemn_nobody_in_it() -> Non
             code = FailureCode.FORBIDDEN if is_denied else None
             return replace(row, video_id=item.video_id, uri=item.uri, code=code)
 
-        jury = Jury(make_row, patience_s=PATIENCE_S)
+        jury = Jury(make_row, slots=Slots(6), patience_s=PATIENCE_S)
         left = iter(ITEMS)
 
         async def work() -> list[Record]:

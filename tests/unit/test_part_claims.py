@@ -19,6 +19,7 @@ from pipeline.store.part_claims import (
     Wait,
     claim_key,
 )
+from pipeline.store.slots import Slots
 from tests.batch_driver import SPEC, in_order, make_items, make_rows
 from tests.stores import FaultyStore, MemoryStore
 
@@ -67,7 +68,7 @@ def test_many_drivers_make_each_part_once() -> None:
         work = Work(
             make_row=make_row,
             to_table=lambda items: make_rows(items, attempt="a"),
-            num_at_once=4,
+            slots=Slots(4),
         )
         return await asyncio.gather(*(drive(store, plan, work) for _ in range(NUM_DRIVERS)))
 

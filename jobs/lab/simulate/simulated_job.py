@@ -26,6 +26,7 @@ from pipeline.store.commit import load_success
 from pipeline.store.drive import Work, drive
 from pipeline.store.items import Item
 from pipeline.store.job_plan import JobPlan, JobSpec, PlannedItems, load_plan, open_job
+from pipeline.store.slots import Slots
 from pipeline.tasks.records import Record
 from pipeline.tasks.tasks import Tasks
 from pipeline.types import MediaInfo
@@ -145,7 +146,8 @@ class _Job:
         await asyncio.sleep(driver.joins_s)
         planned = PlannedItems(self._store, plan)
         witnesses = (item for index in range(plan.num_parts) for item in planned.part(index))
-        jury = Jury(self._tries(driver), patience_s=PATIENCE_S, witnesses=witnesses)
+        slots = Slots(_num_at_once(driver))
+        jury = Jury(self._tries(driver), slots=slots, patience_s=PATIENCE_S, witnesses=witnesses)
 
         async def make_row(item: Item) -> Record:
             record = await jury.make_row(item)
@@ -156,7 +158,7 @@ class _Job:
         work: Work[Record] = Work(
             make_row=make_row,
             to_table=lambda rows: pa.table({"video_id": [row.video_id for row in rows]}),
-            num_at_once=_num_at_once(driver),
+            slots=slots,
             gets_on=lambda: jury.down is None,
         )
         driving = asyncio.create_task(drive(self._store, plan, work))
