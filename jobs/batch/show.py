@@ -13,7 +13,7 @@ from jobs.printable import printable
 from jobs.results import rows
 from pipeline.errors import ConfigError, FailureCode
 from pipeline.store.objects import ObjectStore
-from pipeline.store.rows import read_rows
+from pipeline.store.rows import read_rows, require_none_lost
 from pipeline.tasks.records import Record, to_json
 
 SHORT_DIGEST = 12  # digits of one, as people compare them; --json has them whole
@@ -54,12 +54,16 @@ class RowFilter:
 def run(
     uri: str, name: str | None, *, wanted: RowFilter, limit: int | None = None, json: bool = False
 ) -> int:
-    """Print; returns the exit code. name: a video's uri, the end of it, or its id."""
+    """Print; returns the exit code. name: a video's uri, the end of it, or its id.
+
+    StoreCorrupt names parts that cannot be read or were lost, after all else is said.
+    """
     store = open_rows(uri)
     records = _records(store) if name is None else _named(store, name)
     chosen: Iterator[Record] = islice(filter(wanted.accepts, records), limit)
     if (first := next(chosen, None)) is None:
         print(_nothing(uri, wanted), file=sys.stderr)
+        require_none_lost(store)
         return Exit.OK
     chosen = chain([first], chosen)
     if json:
@@ -68,6 +72,7 @@ def run(
         page(map(_line, chosen))
     else:
         page(line for record in chosen for line in _full(record))
+    require_none_lost(store)
     return Exit.OK
 
 
@@ -91,6 +96,7 @@ def no_such_row(store: ObjectStore, name: str) -> ConfigError:
 def _named(store: ObjectStore, name: str) -> Iterator[Record]:
     records = (entry.record for entry in find(store, name))
     if (first := next(records, None)) is None:
+        require_none_lost(store)  # the row may be
         raise no_such_row(store, name)
     return chain([first], records)
 

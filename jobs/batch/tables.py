@@ -14,13 +14,18 @@ import pyarrow.compute as pc
 from jobs.batch.output import open_rows
 from jobs.exits import Exit
 from jobs.printable import printable
-from pipeline.errors import StoreCorrupt
 from pipeline.store.catalogue import Catalogue, is_catalogue
 from pipeline.store.commit import PART_PREFIX, TABLE_PREFIX, part_key
 from pipeline.store.objects import ObjectStore
 from pipeline.store.parquet import to_bytes
 from pipeline.store.retries import find_retries
-from pipeline.store.rows import committed_parts, newest_parts, read_part, row_stores
+from pipeline.store.rows import (
+    committed_parts,
+    newest_parts,
+    require_none_lost,
+    row_stores,
+    sound_parts,
+)
 
 NAMES = ("captions", "answers", "boxes")
 KEYS = ["video_id", "uri", "flags"]  # of the video, in every row
@@ -41,6 +46,7 @@ def run(uri: str) -> int:
         totals[name] += num_rows
     for name, total in totals.items():
         print(f"{printable(uri.rstrip('/'))}/{table_key(name, '*', state)}: {total} rows")
+    require_none_lost(store)
     return Exit.OK
 
 
@@ -48,22 +54,15 @@ def derive(store: ObjectStore) -> Iterator[tuple[str, int]]:
     """Write what is missing; yields (table, rows) for each object that is now there. StoreCorrupt
     names the parts that cannot be read, after all others.
     """
-    places, damage = [(store, "")], list[str]()
-    places += [(each.store, f"retry-{each.number:04d}-") for each in find_retries(store)]
-    for place, prefix in places:
-        for index in committed_parts(place):
-            try:
-                rows = read_part(place, index, [*KEYS, *NAMES])
-            except StoreCorrupt as error:
-                damage.append(str(error))
-                continue
-            for name in NAMES:
-                flat = flatten(rows, name)
-                key = part_key(index).replace(PART_PREFIX, f"{TABLE_PREFIX}{name}/{prefix}")
-                store.put_new(key, to_bytes(flat))
-                yield name, flat.num_rows
-    if damage:
-        raise StoreCorrupt("; ".join(damage))
+    retries = find_retries(store)
+    prefixes = ["", *(f"retry-{each.number:04d}-" for each in retries)]
+    stores = [store, *(each.store for each in retries)]
+    for number, part in sound_parts(stores, [*KEYS, *NAMES]):
+        for name in NAMES:
+            flat = flatten(part.rows, name)
+            place = f"{TABLE_PREFIX}{name}/{prefixes[number]}"
+            store.put_new(part_key(part.index).replace(PART_PREFIX, place), to_bytes(flat))
+            yield name, flat.num_rows
 
 
 def derive_newest(store: ObjectStore, state: str) -> Iterator[tuple[str, int]]:

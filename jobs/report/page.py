@@ -33,6 +33,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     passed_over: Mapping[str, int] | None = None,
+    left_out: Sequence[Exception] = (),
     read_stills: ReadStills | None = None,
     max_strips: int = MAX_STRIPS,
     max_listed: int = MAX_LISTED,
@@ -40,7 +41,8 @@ def write_report(
 ) -> Tally:
     """Write the page of these records to `path`, whole or not at all; returns its totals.
 
-    passed_over: files by type that the job did not take. read_stills: where frames come from
+    passed_over: files by type that the job did not take. left_out: why rows are missing among
+    these records, known once they are read. read_stills: where frames come from
     (Strips().read); None gives a page without. Frames are shown for the first max_strips videos
     that have any, rows for the first max_listed.
     """
@@ -57,8 +59,14 @@ def write_report(
             stills, note = _stills(record, read_stills)
             num_strips += bool(stills)
         views.append(VideoView.of(record, stills, frames_note=note))
-    left = describe_passed_over(passed_over or {})
-    page = _render(tally, views, num_strips=num_strips, left=left, title=title)
+    page = _render(
+        tally,
+        views,
+        num_strips=num_strips,
+        passed_over=describe_passed_over(passed_over or {}),
+        left_out="; ".join(map(str, left_out)),
+        title=title,
+    )
     partial = Path(f"{os.fspath(path)}.partial")
     try:
         with written_to(os.fspath(path)):
@@ -79,7 +87,15 @@ def _stills(record: Record, read_stills: ReadStills) -> tuple[Sequence[Still], s
         return (), f"No frames: {error}."
 
 
-def _render(tally: Tally, views: list[VideoView], *, num_strips: int, left: str, title: str) -> str:
+def _render(
+    tally: Tally,
+    views: list[VideoView],
+    *,
+    num_strips: int,
+    passed_over: str,
+    left_out: str,
+    title: str,
+) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -95,7 +111,8 @@ def _render(tally: Tally, views: list[VideoView], *, num_strips: int, left: str,
         warning=demo_warning(tally.num_demo),
         num_listed=len(views),
         num_strips=num_strips,
-        passed_over=left,
+        passed_over=passed_over,
+        left_out=left_out,
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
         style=Markup(style),  # noqa: S704 - our own file, as is the next

@@ -13,7 +13,7 @@ from pipeline.store.job_plan import load_plan
 from pipeline.store.objects import get
 from pipeline.store.open import open_store
 from pipeline.store.parquet import read_batches
-from pipeline.store.rows import committed_parts, newest_parts, row_stores
+from pipeline.store.rows import committed_parts, newest_parts, require_none_lost, row_stores
 from pipeline.store.s3_config import S3Config
 from pipeline.store.sources import locate
 from pipeline.tasks.records import Record, from_table
@@ -26,6 +26,7 @@ def read_records(uri: str, *, s3: S3Config | None = None) -> Iterator[Record]:
     """Every record of a job's output folder or of one .parquet file, a batch at a time.
 
     A job that still runs gives the parts it has. ConfigError where there are no such rows.
+    StoreCorrupt names parts that cannot be read or were lost, after all others.
     """
     require_there(uri)
     if os.path.isfile(uri) and not uri.endswith(SUFFIX):
@@ -49,6 +50,7 @@ def read_records(uri: str, *, s3: S3Config | None = None) -> Iterator[Record]:
             yield from from_table(part.rows)
         except ValueError as error:
             raise _not_ours(part_key(part.index), error) from error
+    require_none_lost(store)
 
 
 def _not_ours(key: str, error: Exception) -> ConfigError:

@@ -7,7 +7,7 @@ only, wherever rows are read or counted.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 
 from pipeline.errors import BadInput, StoreCorrupt
 from pipeline.store.catalogue import Catalogue
-from pipeline.store.commit import PART_PREFIX, missing_parts, part_index, part_key, read_pieces
+from pipeline.store.commit import (
+    PART_PREFIX,
+    load_success,
+    missing_parts,
+    part_index,
+    part_key,
+    read_pieces,
+)
 from pipeline.store.job_plan import JobPlan, load_plan
 from pipeline.store.objects import ObjectInfo, ObjectStore
 from pipeline.store.parquet import read_leaves
@@ -90,22 +97,46 @@ def newest_parts(
     """All parts of the job, or of all jobs of a catalogue, and of their retries, without rows that
     were made again later. StoreCorrupt names those that cannot be read, after all others.
     """
-    stores, damage = row_stores(store), list[str]()
+    stores = row_stores(store)
     later = [_made_in(each, number) for number, each in enumerate(stores) if number]
     newest = Seen().with_later(later) if later else Seen()
-    for number, each in enumerate(stores):
-        for index in committed_parts(each):
+    for number, part in sound_parts(stores, columns):
+        if len(newest):
+            made_in = newest.find(digests(part.rows["video_id"].to_pylist()))
+            part = replace(part, rows=part.rows.filter(pa.array(made_in <= number)))
+        yield part
+
+
+def sound_parts(
+    stores: Sequence[ObjectStore], columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, CommittedPart]]:
+    """Every part, and the place of its store among these. StoreCorrupt names those that cannot be
+    read, after all others.
+    """
+    damage = list[str]()
+    for number, store in enumerate(stores):
+        for index in committed_parts(store):
             try:
-                rows = read_part(each, index, columns)
+                yield number, CommittedPart(store, index, read_part(store, index, columns))
             except StoreCorrupt as error:
                 damage.append(str(error))
-                continue
-            if len(newest):
-                made_in = newest.find(digests(rows["video_id"].to_pylist()))
-                rows = rows.filter(pa.array(made_in <= number))
-            yield CommittedPart(each, index, rows)
     if damage:
         raise StoreCorrupt("; ".join(damage))
+
+
+def require_none_lost(store: ObjectStore) -> None:
+    """StoreCorrupt where a finished job, or one of a catalogue, has lost parts since."""
+    lost = list[str]()
+    for each in row_stores(store):
+        plan = load_plan(each)
+        if plan is None or load_success(each) is None:
+            continue
+        if num_lost := plan.num_parts - len(committed_parts(each)):
+            lost.append(
+                f"{each.uri}: lost since it was finished: {num_lost} of {plan.num_parts} parts"
+            )
+    if lost:
+        raise StoreCorrupt("; ".join(lost))
 
 
 def row_stores(store: ObjectStore) -> list[ObjectStore]:

@@ -57,10 +57,14 @@ def test_a_truncated_part_is_named_put_aside_and_made_again(
         assert code == 1
         assert part_key(1) in said
         assert "--repair" in said
-    for command in (("show", out), ("tables", out)):  # the sound ones behind it are not hidden
+    page = tmp_path / "page.html"
+    for command in (("show", out), ("tables", out), ("report", out, "--page", page)):
         code, said = vidray(*command)
         assert (code, part_key(1) in said) == (1, True)
-        assert command[0] == "tables" or all(f"clip{number}.mp4" in said for number in (0, 2))
+        # the sound ones behind it are not hidden
+        assert command[0] != "show" or all(f"clip{number}.mp4" in said for number in (0, 2))
+    shown = page.read_text()
+    assert all(name in shown for name in ("clip0.mp4", "clip2.mp4", part_key(1)))
     assert {info.key for info in store.scan("tables/captions/")} == {
         f"tables/captions/part-0000{number}.parquet" for number in (0, 2)
     }
@@ -88,6 +92,15 @@ def test_a_part_that_is_lost_is_no_finished_job(vidray: Vidray, tmp_path: Path) 
     code, said = vidray("batch", "status", out)
     assert (code, vidray("fsck", out)[0]) == (1, 1)
     assert "1 of 2, the others are lost: vidray fsck" in said
+    page = tmp_path / "page.html"
+    for command in (("show", out), ("show", out, "clip1.mp4"), ("show", out, "--failed"),
+                    ("tables", out), ("report", out, "--page", page)):  # fmt: skip
+        code, said = vidray(*command)
+        assert (code, "lost since it was finished: 1 of 2 parts; vidray fsck" in said) == (
+            1,
+            True,
+        ), said
+    assert "lost since it was finished: 1 of 2 parts." in page.read_text()
     vidray("fsck", out, "--repair")
     assert vidray(*job)[0] == 0
     assert [vidray(*command)[0] for command in (("batch", "status", out), ("fsck", out))] == [0, 0]
