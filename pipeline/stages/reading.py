@@ -40,11 +40,10 @@ class OpenVideo:
 
     def open(self, source: Source, limits: DecodeLimits) -> Opened:
         self._media = self._held.enter_context(open_media(source, limits))
-        size_bytes = source.path.stat().st_size
         return Opened(
             media=self._media.info,
             etag=identity(source),
-            size_bytes=size_bytes,
+            size_bytes=self._media.size_bytes,
             sandbox=self._media.sandbox,
         )
 

@@ -44,6 +44,10 @@ _DISK = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EUCLEAN),
     *(errno.EREMOTEIO, errno.ENOTCONN),
 }
+_DISK_TOO = {
+    errno.EACCES,
+    errno.EINVAL,
+}  # of a read; of a name it may be this process's confinement
 
 
 class Ring:
@@ -106,7 +110,8 @@ def _blaming_the_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        is_read = error.filename is None
+        if error.errno not in _DISK and not (is_read and error.errno in _DISK_TOO):
             raise
         detail = f"the file cannot be read: {error.strerror}"
         raise BadInput(FailureCode.SOURCE_UNREADABLE, detail) from error

@@ -62,6 +62,11 @@ class Media:
             raise
 
     @property
+    def size_bytes(self) -> int:
+        """Of the file that was opened, whatever is there by now."""
+        return self._file.size_bytes
+
+    @property
     def sandbox(self) -> tuple[str, ...]:
         """The measures of confinement.py that hold its decoders, as the last of them said."""
         return self._children[-1].measures if self._children else ()

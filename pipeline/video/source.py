@@ -79,7 +79,9 @@ class OpenFile:
 
     def require_unchanged(self) -> None:
         """Raise BadInput(SOURCE_CHANGED) if the file was written to since it was opened."""
-        if _stamp(os.fstat(self.fd)) != self._stamp:
+        with _readable():
+            status = os.fstat(self.fd)
+        if _stamp(status) != self._stamp:
             raise BadInput(FailureCode.SOURCE_CHANGED, "the file changed while it was read")
 
 
@@ -90,7 +92,8 @@ def open_file(source: Source, *, max_bytes: int) -> Iterator[OpenFile]:
     SourceAway where this process does not find what somebody else has seen there.
     """
     with _open_seen(source) as fd:
-        status = os.fstat(fd)
+        with _readable():
+            status = os.fstat(fd)
         if status.st_size == 0:
             raise BadInput(FailureCode.EMPTY_FILE, "the file has no bytes")
         if status.st_size > max_bytes:
@@ -132,7 +135,7 @@ def unreadable(number: int | None) -> BadInput:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Around reads alone: a disk that fails is not whoever does something with what was read."""
+    """Around what asks the disk alone: its failure is none of whoever does something with that."""
     try:
         yield
     except OSError as error:
@@ -149,7 +152,8 @@ def _open_seen(source: Source) -> Iterator[int]:
             if source.size_bytes is None:
                 raise
             raise _away(source, error.detail) from error
-        size_bytes = os.fstat(fd).st_size
+        with _readable():
+            size_bytes = os.fstat(fd).st_size
         if source.size_bytes not in (None, size_bytes):
             raise _away(source, f"there are {size_bytes} bytes, not {source.size_bytes}")
         yield fd
@@ -175,7 +179,9 @@ def _open_regular(path: Path) -> Iterator[int]:
             raise BadInput(*_REFUSALS[number]) from error
         raise unreadable(number) from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        with _readable():
+            status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise BadInput(FailureCode.NOT_A_REGULAR_FILE, "this is not a regular file")
         yield fd
     finally:
