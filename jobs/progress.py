@@ -20,6 +20,7 @@ from jobs.flags import build, flags_for, parameters_of, signed, typed
 from jobs.messages import messages_on
 from jobs.printable import printable, printable_lines
 from jobs.sight.log_lines import JsonLines
+from jobs.sight.metrics_address import host_and_port
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
 
@@ -63,6 +64,15 @@ class ProgressOptions(LogOptions):
         description="Export numbers for Prometheus and vidray top while working, at [HOST:]PORT; "
         "0 is any free port, the host 127.0.0.1.",
     )
+
+    @model_validator(mode="after")
+    def _can_listen(self) -> Self:
+        if self.metrics is not None:
+            try:
+                host_and_port(self.metrics)
+            except ValueError as error:
+                raise ValueError(f"{{metrics}} {error}") from error
+        return self
 
 
 def speaks(command: Callable[..., int]) -> Callable[..., int]:

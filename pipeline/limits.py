@@ -46,7 +46,13 @@ class LimitOptions(Settings):
             most = getattr(limits, name)
             if value > most:
                 raise ConfigError(
-                    f"the limit {name} is {most:.12g} in profile {profile}, got {value:.12g}: "
+                    f"the limit {name} is {_plain(most)} in profile {profile}, got "
+                    f"{_plain(value)}: "
                     "a job lowers limits, a profile raises them"
                 )
         return self.over(limits)
+
+
+def _plain(value: float) -> str:
+    """Bytes and pixels to the last digit."""
+    return str(value) if isinstance(value, int) else f"{value:.12g}"

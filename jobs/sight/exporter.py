@@ -10,9 +10,8 @@ from prometheus_client import start_http_server
 from rich.console import Console
 
 from jobs.sight.meters import Meters
+from jobs.sight.metrics_address import host_and_port
 from pipeline.errors import ConfigError
-
-LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
@@ -21,7 +20,10 @@ def exported(meters: Meters, address: str | None, console: Console) -> Iterator[
     if address is None:
         yield
         return
-    host, port = _split(address)
+    try:
+        host, port = host_and_port(address)
+    except ValueError as error:
+        raise ConfigError(f"--metrics {error}") from error
     try:
         server, thread = start_http_server(port, addr=host, registry=meters.registry)
     except OSError as error:
@@ -34,10 +36,3 @@ def exported(meters: Meters, address: str | None, console: Console) -> Iterator[
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"--metrics must be PORT or HOST:PORT, got {address}")
-    return host.strip("[]") or LOOPBACK, int(port)

@@ -39,9 +39,14 @@ class Choices:
 
     def __post_init__(self) -> None:
         if not self.texts or not all(self.texts) or len(self.texts) > MAX_CHOICES:
-            raise _refused(f"choices must be 1 to {MAX_CHOICES} non-empty texts")
-        if sum(map(len, self.texts)) > MAX_CHARACTERS:
-            raise _refused(f"choices are limited to {MAX_CHARACTERS} characters together")
+            empty = [number for number, text in enumerate(self.texts, 1) if not text]
+            which = f", number {empty[0]} of them empty" if empty else ""
+            got = f"{len(self.texts)}{which}"
+            raise _refused(f"choices must be 1 to {MAX_CHOICES} non-empty texts, got {got}")
+        if (num_characters := sum(map(len, self.texts))) > MAX_CHARACTERS:
+            raise _refused(
+                f"choices of {num_characters} characters together; limit {MAX_CHARACTERS}"
+            )
 
     @property
     def lark(self) -> str:

@@ -9,8 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from pipeline.errors import BadInput
 from pipeline.families.qwen2_vl.sampling import PRESET_NAMES, QWEN2_VL
 from pipeline.settings import Settings
 
@@ -94,27 +95,44 @@ class TaskOptions(Settings):
     )
     seed: int = Field(default=0, description="For a temperature above 0.")
 
+    @field_validator("choices", "answer_schema")
+    @classmethod
+    def _can_be_held_to(cls, said: Any) -> Any:
+        if said:
+            from pipeline.engine import constraint as kinds  # noqa: PLC0415 - of no use to --help
+
+            try:
+                kind = kinds.JsonSchema if isinstance(said, str) else kinds.Choices
+                kinds.require_usable(kind(said))
+            except BadInput as error:
+                raise ValueError(error.detail) from error
+        return said
+
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         most_s = QWEN2_VL.max_window_frames / 2 / self.fps
         rules: dict[str, Any] = {
             "{at} needs {ground}": self.ground or not self.at,
-            "{choices} and {schema} need {ask}": self.ask
-            or not (self.choices or self.answer_schema),
+            "{choices} needs {ask}": self.ask or not self.choices,
+            "{schema} needs {ask}": self.ask or not self.answer_schema,
             "{choices} and {schema} exclude each other": not (self.choices and self.answer_schema),
             "nothing to do: without {caption} there must be {ask} or {ground}": self.caption
             or self.ask
             or self.ground,
-            "{start} must be before {end}": self.start is None
-            or self.end is None
-            or self.start < self.end,
+            f"{{start}} must be before {{end}}, got {_plain(self.start)} and {_plain(self.end)}": (
+                self.start is None or self.end is None or self.start < self.end
+            ),
             "{overlap} needs {long} windows": self.overlap == 0 or self.long == "windows",
             f"{{preset}} must be one of {', '.join(PRESET_NAMES)}": self.preset in PRESET_NAMES,
             "{long} windows needs {preset} paper": self.long == "fit" or self.preset == "paper",
             f"{{overlap}} must be at most half a window, {most_s:g} s at {self.fps:g} frames per "
-            "second": self.overlap <= most_s,
+            f"second, got {_plain(self.overlap)}": self.overlap <= most_s,
         }
         for rule, holds in rules.items():
             if not holds:
                 raise ValueError(rule)
         return self
+
+
+def _plain(number: float | None) -> str:
+    return "" if number is None else f"{number:.12g}"

@@ -51,7 +51,7 @@ def is_taken(field: FieldInfo, value: Any) -> bool:
 EXCLUDED = {"schema", "in_process", "verbose"}  # by choices, by address, by quiet
 EVERY_FIELD = {name: an_example(field) for name, field in FIELDS.items() if name not in EXCLUDED}
 EVERY_FIELD |= {"start": 1.0, "choices": ["red", "a, b"], "min_bytes": 2}
-EVERY_FIELD |= {"preset": "paper", "job_id": "j.1"}  # what long allows; no JSON
+EVERY_FIELD |= {"preset": "paper", "job_id": "j.1", "metrics": "h:9"}  # what long allows; no JSON
 
 
 def nested(fields: dict[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_a_schema_that_no_answer_can_be_held_to_is_refused_with_the_reason(
     assert web.get(stream).json()["answers"] == []
     status, code, param, message = refused(web.post(CHAT, json=asked(file_id, choices=[""])))
     assert (status, code, param) == (422, "bad_prompt", "choices")
-    assert message == "choices must be 1 to 1000 non-empty texts"
+    assert message == "choices must be 1 to 1000 non-empty texts, got 1, number 1 of them empty"
 
 
 def test_what_a_route_does_not_do_is_refused_with_what_it_does(bare: httpx2.Client):

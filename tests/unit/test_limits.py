@@ -46,6 +46,8 @@ def test_a_job_lowers_limits_and_cannot_raise_them(profile: Path) -> None:
     assert (lowered.max_pixels, lowered.wall_s) == (100, 2.5)
     with pytest.raises(ConfigError, match="max_pixels is 5000 in profile small, got 5001: a job"):
         workplace.limits(LimitOptions(max_pixels=5001))
+    with pytest.raises(ConfigError, match="got 99999999999999: a job"):
+        Workplace().limits(LimitOptions(memory_bytes=99_999_999_999_999))
     with pytest.raises(ConfigError, match="wall_s is 600 in profile laptop, got 601"):
         Workplace().limits(LimitOptions(wall_s=601))
 

@@ -84,6 +84,14 @@ def test_within_a_root_that_was_named_links_are_read(
     assert "identical" in vidray("replay", out, "dvc.mp4", "--model", model)[1]
 
 
+def test_links_that_may_end_nowhere_are_refused(clips: Path, model: Path, vidray: Vidray) -> None:
+    out = clips.parent / "out"
+    roots = ("--link-root", "/no/such")
+    code, _, said = vidray("batch", "run", clips, out, "--model", model, *JOB, *roots)
+    assert (code, "there is no folder /no/such, which --link-root names" in said) == (2, True)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("source", ["dvc.mp4", "list.txt", "d*.mp4"])
 def test_a_link_may_be_the_source_itself_and_stand_in_a_list(
     source: str, clips: Path, model: Path, vidray: Vidray

@@ -217,7 +217,7 @@ def test_top_ends_well_with_the_job_that_it_shows() -> None:
     assert "It has ended" in screen.export_text()
 
 
-@pytest.mark.parametrize("address", ["nine", "host:", "127.0.0.1:70000", "host:port"])
+@pytest.mark.parametrize("address", ["nine", "host:", "127.0.0.1:70000", "host:port", "\u00b2"])
 def test_an_address_nobody_can_listen_at_is_refused(address: str) -> None:
     with (
         pytest.raises(ConfigError, match="--metrics"),

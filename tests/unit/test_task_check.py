@@ -18,18 +18,28 @@ def clips(tmp_path: Path) -> Path:
 
 LONG = "why " * 3_000
 WRONG = [
-    (["--ask", "?", "--schema", '{"type": "foo"}'], "a schema that can't be used"),
+    (["--ask", "?", "--schema", '{"type": "foo"}'], "--schema: a schema that can't be used"),
     (["--ask", "?", "--schema", '{"$ref": "http://127.0.0.1/s"}'], "a schema that can't be used"),
     (["--ask", "?", "--schema", "[1]"], "schema [1] cannot be read"),
-    (["--ask", "?", "--choices", "a,,b"], "choices must be"),
+    (
+        ["--ask", "?", "--choices", "a,,b"],
+        "--choices: choices must be 1 to 1000 non-empty texts, got 3, number 2 of",
+    ),
     (["--ask", LONG], "and its answer need"),
     (["--ground", LONG], "and its answer need"),
     (["--ground", "it", "--at", "nan"], "--at must be a finite number"),
     (["--ask", "a\x00b"], "NUL"),
     (["--max-new-tokens", "32768"], "limit"),
     (["--preset", "papre"], "--preset must be one of paper"),
-    (["--long", "windows", "--overlap", "200"], "--overlap must be at most half a window, 192 s"),
+    (
+        ["--long", "windows", "--overlap", "200"],
+        "half a window, 192 s at 2 frames per second, got 200",
+    ),
     (["--long", "windows", "--fps", "4", "--overlap", "97"], "half a window, 96 s at 4 frames"),
+    (
+        ["--metrics", "nine"],
+        "--metrics must be PORT or HOST:PORT with a port up to 65535, got nine",
+    ),
     (["--model", "/nope"], "/nope: not a model folder"),
 ]
 
