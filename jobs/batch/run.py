@@ -44,6 +44,7 @@ from pipeline.store.rows import count_newest, count_rows
 from pipeline.store.slots import Slots
 from pipeline.tasks.records import Record, to_table
 
+RESULTS_STAY = "captions, answers and boxes that did would fail alike, and are not made again"
 FETCHED_AHEAD = 2  # videos whose bytes come while the fleet is full
 
 
@@ -56,6 +57,8 @@ def run(job: Job, *, events: Path | None, checkpoint: Checkpoint = pass_by) -> i
             again = open_retry(prepared, chosen(job.retry), checkpoint=checkpoint)
             if again is None:
                 console.print(f"no video failed with {' or '.join(job.retry)}")
+                if count_newest(output).result_codes.keys() & chosen(job.retry):
+                    console.print(RESULTS_STAY, soft_wrap=True)
                 return _summed_up(job, output)
             prepared, plan = again
         else:

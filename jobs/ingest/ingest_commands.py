@@ -19,6 +19,7 @@ from pipeline.store.job_plan import PLAN_KEY
 from pipeline.store.journal import EntryKind, JournalEntry, tick_name
 from pipeline.store.objects import ObjectStore, exists
 from pipeline.store.open import open_store
+from pipeline.store.passed_over import PassedOver, describe_passed_over
 from pipeline.store.s3_config import S3Config
 
 MOST_TICKS = 10_000  # of one backfill
@@ -34,12 +35,20 @@ def tick(file: Path, name: str, *, at: str | None, resume: bool) -> int:
 
 
 def preview(file: Path, name: str) -> int:
-    """Print what a tick would take now."""
+    """Print what a tick would take now, and in how many parts; ConfigError where it could not."""
     schedule = find_schedule(file, name)
-    take, items = ticker_of(schedule).preview()
+    ticker, job, passed_over = ticker_of(schedule), schedule.batch(0, 0), PassedOver()
+    take, items = ticker.preview(passed_over)
     for item, is_new in items:
         print(printable(f"{'new' if is_new else 'changed'} {item.uri}"))
     print(describe_counts(take.counts))
+    if passed_over:
+        print(describe_passed_over(passed_over))
+    if num_taken := take.counts.new + take.counts.changed:
+        ticker.require(Catalogue(ticker.store), job)
+        num_parts = -(-num_taken // job.videos_per_part)
+        parts = f"{num_parts:,} part{'s' * (num_parts != 1)} of {job.videos_per_part:,}"
+        print(f"a batch of {num_taken:,} video{'s' * (num_taken != 1)} in {parts}")
     return Exit.OK
 
 

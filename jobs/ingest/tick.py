@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count, islice
 
+from jobs.batch.job import Job
 from jobs.exits import Exit
 from jobs.ingest.batches import Batches
 from jobs.ingest.duckdb_view import VIEW_KEY, views_of
@@ -112,14 +113,18 @@ class Ticker:
             return [Tick(next(free), Why.HINT)]
         return list(map(Tick, due))
 
-    def preview(self) -> tuple[Take, Iterator[tuple[Item, bool]]]:
+    def preview(self, passed_over: PassedOver) -> tuple[Take, Iterator[tuple[Item, bool]]]:
         """What a tick would take now, and whether each was never seen.
 
         Nothing is written, and nobody waits until files settle.
         """
         job = self.schedule.batch(0, 0)
         take = Take(Catalogue(self.store).seen(), limit=job.limit)
-        return take, take.marked(self.batches.listed(job, PassedOver()))
+        return take, take.marked(self.batches.listed(job, passed_over))
+
+    def require(self, catalogue: Catalogue, job: Job) -> None:
+        """ConfigError for what would stop the batch of a tick before its first video."""
+        self.batches.require(job, like=next(reversed(catalogue.jobs), None))
 
     def _left_claimed(self, catalogue: Catalogue) -> list[Tick]:
         """Ticks that somebody was at and is no more."""
@@ -212,7 +217,7 @@ class Ticker:
         )
         shards = tuple(shard for shard, _ in written)
         if shards:
-            self.batches.require(job, like=next(reversed(catalogue.jobs), None))
+            self.require(catalogue, job)
         return replace(
             self._entry(EntryKind.TAKE, tick),
             since=since,

@@ -78,6 +78,11 @@ def test_a_moment_after_the_end_is_a_failure_of_its_box_and_of_nothing_else(
     code, said, _ = vidray("analyze", clip, *asked, *model, "--json")
     record = json.loads(said)
     assert (record["status"], record["boxes"][0]["code"]) == ("ok", "beyond_end")
-    code, said, _ = vidray("batch", "run", tmp_path, tmp_path.parent / "out", *asked, *model)
+    job = ("batch", "run", tmp_path, tmp_path.parent / "out", *asked, *model)
+    code, said, _ = vidray(*job)
     assert code == 3
     assert "1 videos, 0 failed; of the others 1 caption, answer or box failed" in said
+    for retried, is_told in (("beyond_end", True), ("all", True), ("truncated", False)):
+        code, _, err = vidray(*job, "--retry", retried)
+        assert (code, f"no video failed with {retried}" in err) == (3, True)
+        assert ("would fail alike, and are not made again" in err) is is_told

@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.life import here, is_gone
 from tests.conftest import Vidray
 from tests.ingest_ticks import schedule
+from tests.tiny_folder import write_folder
 
 
 @pytest.fixture
@@ -29,11 +30,30 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_dry_run_lists_what_would_be_taken_and_writes_nothing(
     place: Path, vidray: Vidray
 ) -> None:
-    (place / "clips" / "a.mp4").write_bytes(b"1")
-    code, said, _ = vidray("ingest", "tick", "nightly", "--dry-run")
+    for name in ("a.mp4", "b.mp4", "notes.txt"):
+        (place / "clips" / name).write_bytes(b"1")
+    job = f"{{model: {write_folder(place / 'model')}, videos_per_part: 1}}"
+    with (place / "ingest.yaml").open("a") as file:
+        file.write(f"\nmade: {{cron: '@hourly', source: clips, out: rows2, job: {job}}}")
+    code, said, _ = vidray("ingest", "tick", "made", "--dry-run")
     assert code == 0
-    assert said == f"new {place}/clips/a.mp4\n1 new, 0 changed of 1 listed\n"
+    assert said.splitlines() == [
+        f"new {place}/clips/a.mp4",
+        f"new {place}/clips/b.mp4",
+        "2 new, 0 changed of 2 listed",
+        "1 file passed over: .txt 1",
+        "a batch of 2 videos in 2 parts of 1",
+    ]
+    assert not (place / "rows2").exists()
+
+
+def test_a_dry_run_refuses_a_job_as_its_tick_would(place: Path, vidray: Vidray) -> None:
+    assert vidray("ingest", "tick", "nightly", "--dry-run")[0] == 0  # it would take nothing
+    (place / "clips" / "a.mp4").write_bytes(b"1")
+    code, said, error = vidray("ingest", "tick", "nightly", "--dry-run")
+    assert (code, "1 new" in said, "--model is missing" in error) == (2, True, True)
     assert not (place / "rows").exists()
+    assert vidray("ingest", "tick", "nightly")[2] == error
 
 
 def test_a_pause_holds_until_it_is_over(place: Path, vidray: Vidray) -> None:
