@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -34,17 +35,18 @@ class Stop:
 
     def run(self, job: Coroutine[Any, Any, object]) -> None:
         """asyncio.run; a job that ends unfinished ends as the first signal would have ended it."""
-        with _handlers_kept():
+        with _handlers_kept(), _signals_felt() as felt:
             try:
-                asyncio.run(self._heeding(job))
+                asyncio.run(self._heeding(job, felt))
                 return
             except Stopped:
                 if self._heard is None:
                     raise
         signal.raise_signal(self._heard)
 
-    async def _heeding(self, job: Coroutine[Any, Any, object]) -> None:
+    async def _heeding(self, job: Coroutine[Any, Any, object], felt: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        loop.add_reader(felt, felt.recv, 64)
         turns = count()  # which no signal can come in the middle of
 
         def hear(number: int, frame: FrameType | None) -> None:
@@ -82,6 +84,22 @@ class Stop:
             if not grace.expired():
                 raise
             raise Stopped(f"parts under way were not finished within {self._parts_s:g} s") from None
+
+
+@contextmanager
+def _signals_felt() -> Iterator[socket.socket]:
+    """It can be read from when a signal comes: that wakes a loop which was just about to wait, and
+    whose thread would run no handler before something else happens.
+    """
+    felt, told = socket.socketpair()
+    with felt, told:
+        felt.setblocking(False)
+        told.setblocking(False)
+        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        try:
+            yield felt
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A job that is told to stop, and told again."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -60,6 +61,33 @@ def test_a_job_ends_with_its_grace_even_while_a_thread_of_it_is_stuck(number):
     process.send_signal(number)
     assert process.stdout.readline() == "told\n"
     assert process.wait(timeout=10 * LAST_S) in (128 + number, -number)
+
+
+def test_a_signal_wakes_a_loop_that_was_about_to_wait():
+    """No handler runs in a thread that begins to wait just as the signal comes."""
+    is_woken = []
+
+    async def job():
+        wakes = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakes)
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        wait = loop._selector.select
+
+        def select(timeout):
+            events = wait(timeout)
+            if events:
+                woken.set()
+            return events
+
+        loop._selector.select = select
+        os.write(wakes, bytes([signal.SIGTERM]))  # as the system does, whoever is waiting
+        async with asyncio.timeout(30):
+            await woken.wait()
+        is_woken.append(True)
+
+    Stop(grace_s=1000, told=lambda seconds: None).run(job())
+    assert is_woken
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.parametrize(("grace_s", "parts_s"), [(0, 0), (1, 0), (30, 30 - LAST_S)])
