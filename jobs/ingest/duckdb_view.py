@@ -1,5 +1,7 @@
 """videos.sql in the output of a schedule: every video's newest row as a view, for DuckDB."""
 
+import glob
+
 VIEW_KEY = "videos.sql"
 _VIEWS = """\
 -- duckdb -init {uri}/{key}; rows of every tick, of each video the newest.
@@ -20,6 +22,6 @@ def views_of(uri: str) -> str:
 
     Of the folders of a job those of parts and retries begin with p and r; their names sort as old.
     """
-    quoted = uri.replace("'", "''")
+    quoted = glob.escape(uri).replace("'", "''")  # DuckDB's patterns are Python's
     flat = "".join(_FLAT.format(name=name) for name in ("captions", "answers", "boxes"))
     return _VIEWS.format(uri=uri.replace("\n", " "), key=VIEW_KEY, quoted=quoted) + flat

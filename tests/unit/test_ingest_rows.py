@@ -10,10 +10,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from jobs.ingest.duckdb_view import views_of
 from jobs.ingest.tick import Ticker
 from pipeline.store.commit import Part, commit_part, finish
 from pipeline.store.items import Item
 from pipeline.store.job_plan import PlannedItems, load_plan, open_job
+from pipeline.store.local import LocalStore
 from pipeline.store.objects import ObjectStore
 from pipeline.store.open import open_store
 from pipeline.store.retries import nth_retry
@@ -21,6 +23,7 @@ from pipeline.tasks.records import Record, to_table
 from tests.batch_driver import SPEC
 from tests.conftest import Vidray
 from tests.ingest_ticks import FakeBatches, schedule
+from tests.job_rows import commit_job
 from tests.media_factory import Clip, make
 from tests.report_rows import bad_row, good_row
 from tests.tiny_folder import write_folder
@@ -183,3 +186,12 @@ def test_the_commands_of_the_page_run_on_its_schedule(
         if not command.startswith("vidray ingest run"):  # which ends when it is stopped
             code, said, errors = vidray(*shlex.split(command)[1:])
             assert code == 0, (command, said, errors)
+
+
+def test_the_views_are_of_the_place_that_they_name_whatever_is_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "it's [1] *?"
+    store = LocalStore(str(folder / "jobs" / "00000001-20261129T160000Z"))
+    commit_job(store)
+    database = duckdb.connect()
+    database.sql(views_of(str(folder)))
+    assert database.sql("SELECT count(*) FROM videos").fetchall() == [(5,)]
