@@ -4,10 +4,11 @@ import asyncio
 import atexit
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from itertools import count
 from types import FrameType
@@ -112,7 +113,8 @@ def run_until_stopped(work: Coroutine[Any, Any, Value]) -> Value:
             if not task.get_loop().is_closed():
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
-    async def heeding() -> Value:
+    async def heeding(felt: socket.socket) -> Value:
+        asyncio.get_running_loop().add_reader(felt, felt.recv, 64)
         running.extend(asyncio.all_tasks())  # this one
         if heard:
             running[0].cancel()
@@ -121,7 +123,8 @@ def run_until_stopped(work: Coroutine[Any, Any, Value]) -> Value:
     for number in heeded:
         signal.signal(number, hear)
     try:
-        return asyncio.run(heeding())
+        with signals_felt() as felt:
+            return asyncio.run(heeding(felt))
     finally:
         if not heard:
             for number in heeded:
@@ -129,6 +132,22 @@ def run_until_stopped(work: Coroutine[Any, Any, Value]) -> Value:
         if heard:  # whether the work was cut or had just been done
             hear_no_more()
             _end_by(heard[0], before[heard[0]])
+
+
+@contextmanager
+def signals_felt() -> Iterator[socket.socket]:
+    """It can be read from when a signal comes: that wakes a loop which was just about to wait, and
+    whose thread would run no handler before something else happens.
+    """
+    felt, told = socket.socketpair()
+    with felt, told:
+        felt.setblocking(False)
+        told.setblocking(False)
+        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        try:
+            yield felt
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _end_by(number: signal.Signals, handler: Any) -> None:

@@ -10,7 +10,7 @@ from threading import Timer
 from types import FrameType
 from typing import Any
 
-from jobs.exits import LAST_S, SIGNALS, end_within
+from jobs.exits import LAST_S, SIGNALS, end_within, signals_felt
 from pipeline.errors import Stopped
 
 
@@ -35,7 +35,7 @@ class Stop:
 
     def run(self, job: Coroutine[Any, Any, object]) -> None:
         """asyncio.run; a job that ends unfinished ends as the first signal would have ended it."""
-        with _handlers_kept(), _signals_felt() as felt:
+        with _handlers_kept(), signals_felt() as felt:
             try:
                 asyncio.run(self._heeding(job, felt))
                 return
@@ -84,22 +84,6 @@ class Stop:
             if not grace.expired():
                 raise
             raise Stopped(f"parts under way were not finished within {self._parts_s:g} s") from None
-
-
-@contextmanager
-def _signals_felt() -> Iterator[socket.socket]:
-    """It can be read from when a signal comes: that wakes a loop which was just about to wait, and
-    whose thread would run no handler before something else happens.
-    """
-    felt, told = socket.socketpair()
-    with felt, told:
-        felt.setblocking(False)
-        told.setblocking(False)
-        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-        try:
-            yield felt
-        finally:
-            signal.set_wakeup_fd(before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from jobs.batch.stop import Stop
-from jobs.exits import LAST_S
+from jobs.exits import LAST_S, run_until_stopped
 
 # A job whose thread waits for a store that will never answer.
 STUCK = """
@@ -63,7 +63,10 @@ def test_a_job_ends_with_its_grace_even_while_a_thread_of_it_is_stuck(number):
     assert process.wait(timeout=10 * LAST_S) in (128 + number, -number)
 
 
-def test_a_signal_wakes_a_loop_that_was_about_to_wait():
+@pytest.mark.parametrize(
+    "run", [Stop(grace_s=1000, told=lambda seconds: None).run, run_until_stopped]
+)
+def test_a_signal_wakes_a_loop_that_was_about_to_wait(run):
     """No handler runs in a thread that begins to wait just as the signal comes."""
     is_woken = []
 
@@ -85,7 +88,7 @@ def test_a_signal_wakes_a_loop_that_was_about_to_wait():
             await woken.wait()
         is_woken.append(True)
 
-    Stop(grace_s=1000, told=lambda seconds: None).run(job())
+    run(job())
     assert is_woken
     assert signal.set_wakeup_fd(-1) == -1
 
