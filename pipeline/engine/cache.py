@@ -1,6 +1,6 @@
 """Keys and values of one stream: appended as the video arrives, shared by the questions on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,13 +10,21 @@ from torch import Tensor
 class Prefix:
     """Keys and values that several caches read and none writes.
 
-    layers: per layer (keys, values), each (K, length, head_dim)
+    memory: (layers, 2, K, length, head_dim), keys before values
     before: the prefix this one continues, if a fork was forked
+    layers: per layer (keys, values), each (K, length, head_dim)
     """
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    length: int
+    memory: Tensor
     before: "Prefix | None" = None
+    layers: tuple[tuple[Tensor, Tensor], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", _by_layer(self.memory))
+
+    @property
+    def length(self) -> int:
+        return self.memory.shape[3]
 
 
 class KVCache:
@@ -39,7 +47,7 @@ class KVCache:
     ) -> None:
         shape = (num_layers, 2, num_kv_heads, capacity, head_dim)
         self._memory = torch.empty(shape, dtype=dtype, device=device)
-        self._layers = tuple((keys, values) for keys, values in self._memory)
+        self._layers = _by_layer(self._memory)
         self._own_length = 0
         self._as_prefix: Prefix | None = None
         self.prefix = prefix
@@ -72,13 +80,24 @@ class KVCache:
         keys, values: (K, S, head_dim). Nothing is held before `advance`.
         returns: two views of the cache, (K, own tokens held + S, head_dim)
         """
-        stop = self._own_length + keys.shape[1]
-        if stop > self.capacity:
-            raise ValueError(f"cache of {self.capacity} tokens can't take {stop}")
+        stop = self._stop(keys.shape[1])
         own_keys, own_values = self._layers[layer]
         own_keys[:, self._own_length : stop].copy_(keys)
         own_values[:, self._own_length : stop].copy_(values)
         return own_keys[:, :stop], own_values[:, :stop]
+
+    def room(self, num_tokens: int) -> Tensor:
+        """All its own memory up to the end of so many tokens more, which may be written there.
+
+        returns: a view, (layers, 2, K, own tokens held + num_tokens, head_dim), keys before values
+        """
+        return self._memory[:, :, :, : self._stop(num_tokens)]
+
+    def _stop(self, num_tokens: int) -> int:
+        stop = self._own_length + num_tokens
+        if stop > self.capacity:
+            raise ValueError(f"cache of {self.capacity} tokens can't take {stop}")
+        return stop
 
     def advance(self, num_tokens: int) -> None:
         """Hold the tokens just appended to every layer."""
@@ -117,7 +136,9 @@ class KVCache:
         if self._own_length == 0:
             return self.prefix
         if self._as_prefix is None or self._as_prefix.length != self._own_length:
-            end = self._own_length
-            layers = tuple((keys[:, :end], values[:, :end]) for keys, values in self._layers)
-            self._as_prefix = Prefix(layers, end, self.prefix)
+            self._as_prefix = Prefix(self._memory[:, :, :, : self._own_length], self.prefix)
         return self._as_prefix
+
+
+def _by_layer(memory: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    return tuple((keys, values) for keys, values in memory)

@@ -4,8 +4,10 @@ One code path serves chunked prefill, decoding, continuous batches of both, and 
 layers run over all rows at once, attention runs per segment over its own cache.
 """
 
+import logging
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -22,6 +24,11 @@ from pipeline.model.parallel import (
     TensorParallel,
     VocabParallelEmbedding,
 )
+
+if TYPE_CHECKING:
+    from pipeline.model.word_pass import WordPass
+
+log = logging.getLogger(__name__)
 
 __all__ = ["LanguageModel", "Segment"]
 
@@ -161,6 +168,25 @@ class LanguageModel(nn.Module):
         self._num_kv_heads = len(
             parallel.share_or_copy(config.num_kv_heads, what="key-value heads")
         )
+        self._word_pass: WordPass | None = None
+
+    def quicken_words(self) -> None:
+        """Compute words that are alone by compiled code from now on, where it gives the same.
+
+        Once the layers are those that stay: it keeps where their weights lie.
+        """
+        weight = self.norm.weight
+        if (
+            weight.device.type == "cpu"
+            and weight.dtype == torch.float32
+            and self.embed_tokens.parallel.size == 1
+        ):
+            try:
+                from pipeline.model.word_pass import WordPass  # noqa: PLC0415 - 0.3 s and 60 MB
+
+                self._word_pass = WordPass.of(self)
+            except Exception as error:  # noqa: BLE001 - a compiler's reasons; words can do without
+                log.warning("words are not compiled, and slower: %s", error)
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids: (S) int64; returns (S, D)."""
@@ -182,19 +208,30 @@ class LanguageModel(nn.Module):
             sections=self.config.mrope_section,
         )
         rotary = cos.to(embeddings.dtype), sin.to(embeddings.dtype)
-        x = embeddings
-        for index, layer in enumerate(self.layers):
-            is_last = index == len(self.layers) - 1
-            wanted = _wanted_rows(segments, x.device) if is_last else None
-            x = layer(x, rotary, segments, index, wanted)
+        alone = self._word_pass
+        if alone is not None and (cache := alone.cache_of(segments)):
+            x = alone.forward(embeddings, rotary, cache)
+        else:
+            x = self._run_layers(embeddings, rotary, segments)
         for segment in segments:
             if segment.cache is not None:
                 segment.cache.advance(segment.num_tokens)
         hidden: Tensor = self.norm(x)
         return hidden
 
+    def _run_layers(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], segments: Sequence[Segment]
+    ) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            is_last = index == len(self.layers) - 1
+            wanted = _wanted_rows(segments, x.device) if is_last else None
+            x = layer(x, rotary, segments, index, wanted)
+        return x
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: hidden (R, D); returns (R, V)."""
+        if self._word_pass is not None and len(hidden) == 1:
+            return self._word_pass.score(hidden)
         return (self.lm_head or self.embed_tokens).score(hidden)
 
     def new_cache(self, capacity: int) -> KVCache:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.model.language import LanguageModel
+from pipeline.model.matrix import BLOCK, FLOATS, ROWS, Matrix
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
 from pipeline.model.quick_norm import quicken_norms
 
@@ -29,6 +30,7 @@ class PackedLinear(nn.Module):
     def __init__(self, layer: ParallelLinear) -> None:
         super().__init__()
         weight, self._bias = layer.folded()
+        self._shape = weight.shape
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self._parallel = layer.parallel
 
@@ -38,6 +40,10 @@ class PackedLinear(nn.Module):
         if self._parallel.size == 1:
             return _multiply_and_add(x, self._weight, self._bias, residual)
         return residual + self._parallel.all_reduce(_multiply(x, self._weight, self._bias))
+
+    def matrix(self) -> Matrix | None:
+        """Its weights as they lie; None if that is not known."""
+        return _matrix(self._weight, self._shape, self._bias)
 
 
 class PackedScores(nn.Module):
@@ -49,6 +55,7 @@ class PackedScores(nn.Module):
     def __init__(self, table: VocabParallelEmbedding, *, is_shared: bool) -> None:
         super().__init__()
         weight = table.weight.detach()
+        self._shape = weight.shape
         self._weight = weight if is_shared else torch.ops.mkldnn._reorder_linear_weight(weight)
         self._parallel = table.parallel
         self._vocab_size = table.vocab_size
@@ -57,6 +64,10 @@ class PackedScores(nn.Module):
         """hidden: (R, D); returns (R, V) on every rank."""
         scores = _multiply(hidden, self._weight, None)
         return self._parallel.all_gather(scores)[..., : self._vocab_size]
+
+    def matrix(self) -> Matrix | None:
+        """The table as it lies; None if that is not known."""
+        return _matrix(self._weight, self._shape, None)
 
 
 @torch.inference_mode()
@@ -80,6 +91,27 @@ def pack(half: VisionTower | LanguageModel, *, min_elements: int = MIN_ELEMENTS)
         if gains(table.weight):
             scores = PackedScores(table, is_shared=half.lm_head is None)
             half.lm_head = scores  # type: ignore[assignment]  # all anyone asks is its `score`
+        half.quicken_words()
+
+
+def _matrix(weight: Tensor, shape: torch.Size, bias: Tensor | None) -> Matrix | None:
+    """Of packed weights or plain ones. oneDNN fills blocks up, a width to a multiple of 16."""
+    num_outputs, num_inputs = shape
+    num_blocks = -(-num_outputs // BLOCK)
+    if not weight.is_mkldnn:
+        kind, address = ROWS, weight.data_ptr()
+    elif torch.ops.mkldnn._nbytes(weight) == 4 * BLOCK * num_blocks * num_inputs:
+        kind, address = FLOATS, torch.ops.mkldnn.data_ptr(weight)
+    else:
+        return None
+    return Matrix(
+        kind=kind,
+        num_outputs=num_outputs,
+        num_inputs=num_inputs,
+        address=address,
+        kept=weight,
+        bias=bias,
+    )
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

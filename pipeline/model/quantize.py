@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import LanguageModel, Segment
+from pipeline.model.matrix import BLOCK, BYTES, Matrix
 from pipeline.model.packed_weights import kernel_rows
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
 from pipeline.model.quick_norm import quicken_norms
@@ -39,8 +41,11 @@ class Int8Weight:
     def __init__(self, weight: Tensor, *, largest: int) -> None:
         """largest: one of ACTIVATIONS, as `largest_activation` finds it."""
         weight = weight.detach().float()
+        self._shape = weight.shape
         self._scale = (weight.abs().amax(1) / LARGEST).clamp_min(TINY)
-        self._packed = _pack((weight / self._scale.unsqueeze(1)).round().to(torch.int8))
+        rounded = (weight / self._scale.unsqueeze(1)).round().to(torch.int8)
+        self._sums = rounded.sum(1, dtype=torch.int32)
+        self._packed = _pack(rounded)
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._zero = largest + 1  # the digit that means 0
         self._base = 2 * self._zero
@@ -61,6 +66,28 @@ class Int8Weight:
         steps = torch.add(low, high, alpha=self._base)
         y = steps.mul_(step) if start is None else torch.addcmul(start, steps, step)
         return y if y.dtype == x.dtype else y.to(x.dtype)
+
+    def matrix(self, bias: Tensor | None) -> Matrix | None:
+        """Itself as it lies; None where its activations are of fewer bits, for want of VNNI.
+
+        After the blocks oneDNN keeps four bytes for each output.
+        """
+        num_outputs, num_inputs = self._shape
+        num_filled = -(-num_outputs // BLOCK) * BLOCK
+        num_bytes = torch.ops.mkldnn._nbytes(self._packed)
+        if self._base != 256 or num_bytes != num_filled * (num_inputs + 4):
+            return None
+        filling = (0, num_filled - num_outputs)
+        return Matrix(
+            kind=BYTES,
+            num_outputs=num_outputs,
+            num_inputs=num_inputs,
+            address=torch.ops.mkldnn.data_ptr(self._packed),
+            kept=self._packed,
+            bias=bias,
+            scale=F.pad(self._scale, filling),
+            sums=F.pad(self._sums, filling),
+        )
 
     def _digits(self, numbers: Tensor) -> Tensor:
         """The low and then the high digits of whole numbers that are a float's last bits.
@@ -99,6 +126,10 @@ class Int8Linear(nn.Module):
         y = self._parallel.all_reduce(self._weight.multiply(x, self.bias))
         return y if residual is None else residual + y
 
+    def matrix(self) -> Matrix | None:
+        """Its weights as they lie; None if that is not known."""
+        return self._weight.matrix(self.bias)
+
 
 class Int8Scores(nn.Module):
     """Logits of every token, as `VocabParallelEmbedding.score` gives them."""
@@ -112,6 +143,10 @@ class Int8Scores(nn.Module):
     def score(self, hidden: Tensor) -> Tensor:
         """hidden: (R, D); returns (R, V) on every rank."""
         return self._parallel.all_gather(self._weight.multiply(hidden))[..., : self._vocab_size]
+
+    def matrix(self) -> Matrix | None:
+        """The table as it lies; None if that is not known."""
+        return self._weight.matrix(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +180,7 @@ def quantize(model: LanguageModel) -> None:
     replace_linears(model, lambda layer: Int8Linear(layer, largest=largest))
     scores = Int8Scores(model.lm_head or model.embed_tokens, largest=largest)
     model.lm_head = scores  # type: ignore[assignment]  # all anyone asks of it is `score`
+    model.quicken_words()
 
 
 def measure(exact: LanguageModel, quantized: LanguageModel, ids: Sequence[int]) -> LogitError:

@@ -1,0 +1,45 @@
+"""A layer's weights, as compiled code reads them where they lie (word_kernels.py)."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+BLOCK = 64  # outputs that are computed at a time
+ROWS, FLOATS, BYTES = 0, 1, 2  # float32 row by row, or in blocks; int8 in blocks
+# How many outputs oneDNN lays side by side: less where many threads would have too few blocks.
+# Which it is, word_pass.py tries.
+WIDTHS = {ROWS: (BLOCK,), FLOATS: (BLOCK, 16), BYTES: (BLOCK, 32)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Matrix:
+    """W of y = W @ x + b, (num_outputs, num_inputs).
+
+    kind: ROWS, FLOATS or BYTES
+    address: of the weights: row by row, or (blocks, num_inputs, width), or
+        (blocks, num_inputs / 4, width, 4), with memory for a multiple of BLOCK outputs
+    width: one of WIDTHS of its kind
+    bias: (num_outputs) float32
+    scale, sums: of BYTES, for each of so many outputs a factor, float32, and the sum of its
+        weights, int32
+    kept: whose memory the address is of
+    """
+
+    kind: int
+    num_outputs: int
+    num_inputs: int
+    address: int
+    kept: Tensor
+    width: int = BLOCK
+    bias: Tensor | None = None
+    scale: Tensor | None = None
+    sums: Tensor | None = None
+
+
+@runtime_checkable
+class HasMatrix(Protocol):
+    """A layer whose weights may lie in blocks."""
+
+    def matrix(self) -> Matrix | None:
+        """None if it is not known how they lie."""
