@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pipeline.config import DecodeLimits
 from pipeline.errors import ConfigError
-from pipeline.settings import Settings
+from pipeline.settings import Settings, plain
 
 _BUILT_IN = DecodeLimits()
 
@@ -46,13 +46,7 @@ class LimitOptions(Settings):
             most = getattr(limits, name)
             if value > most:
                 raise ConfigError(
-                    f"the limit {name} is {_plain(most)} in profile {profile}, got "
-                    f"{_plain(value)}: "
+                    f"the limit {name} is {plain(most)} in profile {profile}, got {plain(value)}: "
                     "a job lowers limits, a profile raises them"
                 )
         return self.over(limits)
-
-
-def _plain(value: float) -> str:
-    """Bytes and pixels to the last digit."""
-    return str(value) if isinstance(value, int) else f"{value:.12g}"

@@ -146,6 +146,13 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
+def plain(number: float | None) -> str:
+    """A whole number to its last digit, another to twelve of them; "" where there is none."""
+    if number is None:
+        return ""
+    return str(number) if isinstance(number, int) else f"{number:.12g}"
+
+
 _NUMBER, _WHOLE, _LIST = "must be a number", "must be a whole number", "must be a list"
 _NAMED_VALUES = "must hold named values"
 _RULES: Mapping[str, Any] = {

@@ -1,12 +1,12 @@
 """A layer's weights, as compiled code reads them where they lie (word_kernels.py)."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 BLOCK = 64  # outputs that are computed at a time
 ROWS, FLOATS, BYTES = 0, 1, 2  # float32 row by row, or in blocks; int8 in blocks
+INTEGERS = 1.5 * 2**23  # added to a small number, rounds it to a whole one, in the sum's last bits
 # How many outputs oneDNN lays side by side: less where many threads would have too few blocks.
 # Which it is, word_pass.py tries.
 WIDTHS = {ROWS: (BLOCK,), FLOATS: (BLOCK, 16), BYTES: (BLOCK, 32)}
@@ -36,10 +36,16 @@ class Matrix:
     scale: Tensor | None = None
     sums: Tensor | None = None
 
-
-@runtime_checkable
-class HasMatrix(Protocol):
-    """A layer whose weights may lie in blocks."""
-
-    def matrix(self) -> Matrix | None:
-        """None if it is not known how they lie."""
+    @classmethod
+    def of_rows(cls, weight: Tensor, bias: Tensor | None = None) -> "Matrix":
+        """Of float32 weights that lie row by row, or of a copy that does."""
+        kept = weight.detach().contiguous()
+        num_outputs, num_inputs = kept.shape
+        return cls(
+            kind=ROWS,
+            num_outputs=num_outputs,
+            num_inputs=num_inputs,
+            address=kept.data_ptr(),
+            kept=kept,
+            bias=bias,
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.families.qwen2_vl.vision import VisionTower
 from pipeline.model.language import LanguageModel
-from pipeline.model.matrix import BLOCK, FLOATS, ROWS, Matrix
+from pipeline.model.matrix import BLOCK, FLOATS, Matrix
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
 from pipeline.model.quick_norm import quicken_norms
 
@@ -96,19 +96,17 @@ def pack(half: VisionTower | LanguageModel, *, min_elements: int = MIN_ELEMENTS)
 
 def _matrix(weight: Tensor, shape: torch.Size, bias: Tensor | None) -> Matrix | None:
     """Of packed weights or plain ones. oneDNN fills blocks up, a width to a multiple of 16."""
+    if not weight.is_mkldnn:
+        return Matrix.of_rows(weight, bias)
     num_outputs, num_inputs = shape
     num_blocks = -(-num_outputs // BLOCK)
-    if not weight.is_mkldnn:
-        kind, address = ROWS, weight.data_ptr()
-    elif torch.ops.mkldnn._nbytes(weight) == 4 * BLOCK * num_blocks * num_inputs:
-        kind, address = FLOATS, torch.ops.mkldnn.data_ptr(weight)
-    else:
+    if torch.ops.mkldnn._nbytes(weight) != 4 * BLOCK * num_blocks * num_inputs:
         return None
     return Matrix(
-        kind=kind,
+        kind=FLOATS,
         num_outputs=num_outputs,
         num_inputs=num_inputs,
-        address=address,
+        address=torch.ops.mkldnn.data_ptr(weight),
         kept=weight,
         bias=bias,
     )

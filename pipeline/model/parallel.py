@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.model.matrix import Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,10 @@ class ParallelLinear(ParallelLayer):
         if self.alpha != 1.0:
             weight = self.alpha * weight
         return weight, None if bias is None else self.beta * bias.detach()
+
+    def matrix(self) -> Matrix | None:
+        """Its weights as compiled code reads them."""
+        return Matrix.of_rows(*self.folded())
 
     @property
     def _own_bias(self) -> Tensor | None:
@@ -260,6 +265,10 @@ class VocabParallelEmbedding(ParallelLayer):
     def score(self, hidden: Tensor) -> Tensor:
         """Logits of every token: hidden (R, D); returns (R, V) on every rank."""
         return self.parallel.all_gather(F.linear(hidden, self.weight))[..., : self.vocab_size]
+
+    def matrix(self) -> Matrix | None:
+        """The table as compiled code reads it."""
+        return Matrix.of_rows(self.weight)
 
 
 def whole(tensor: str, shape: tuple[int, ...]) -> TensorPart:

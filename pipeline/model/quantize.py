@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.families.qwen2_vl.positions import text_positions
 from pipeline.model.language import LanguageModel, Segment
-from pipeline.model.matrix import BLOCK, BYTES, Matrix
+from pipeline.model.matrix import BLOCK, BYTES, INTEGERS, Matrix
 from pipeline.model.packed_weights import kernel_rows
 from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding, replace_linears
 from pipeline.model.quick_norm import quicken_norms
@@ -31,7 +31,6 @@ LARGEST = 127  # of a signed byte; -128 stays unused, so a weight and its negati
 # The largest number that an activation is rounded to. Where the CPU has no VNNI, the kernels add
 # pairs of byte products in 16 bits, which 7-bit activations alone do not overflow.
 ACTIVATIONS = (127, 63)
-INTEGERS = 1.5 * 2**23  # added to a small number, rounds it to a whole one, in the sum's last bits
 TINY = torch.finfo(torch.float32).tiny
 
 

@@ -29,7 +29,7 @@ from pipeline.model.machine_code import (
     sem_trywait,
     sem_wait,
 )
-from pipeline.model.matrix import BLOCK, FLOATS, ROWS
+from pipeline.model.matrix import BLOCK, FLOATS, INTEGERS, ROWS
 
 QKV, O_PROJ, GATE_UP, DOWN = range(4)  # a layer's matrices, in the order they are multiplied by
 PER_LAYER = 4
@@ -42,7 +42,7 @@ IDLE_LOOKS = 20_000  # for another job, some 100 microseconds, before a thread s
 # As Int8Weight rounds where the CPU has VNNI.
 LARGEST, ZERO, BASE = 127, 128, 256
 STEPS_INVERSE = np.float32(1 / (LARGEST * BASE))
-SHIFT = np.float32(1.5 * 2**23 + ZERO * BASE + ZERO)
+SHIFT = np.float32(INTEGERS + ZERO * BASE + ZERO)
 
 _ADDRESS = np.int64
 # A Matrix of matrix.py.

@@ -11,15 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.engine.cache import KVCache
 from pipeline.model import word_kernels as kernels
 from pipeline.model.attention import Segment
 from pipeline.model.language import DecoderLayer, LanguageModel
 from pipeline.model.machine_code import compile_for
-from pipeline.model.matrix import BLOCK, ROWS, WIDTHS, HasMatrix, Matrix
-from pipeline.model.parallel import ParallelLinear, VocabParallelEmbedding
+from pipeline.model.matrix import BLOCK, WIDTHS, Matrix
 from pipeline.model.quick_norm import QuickNorm
 from pipeline.model.team import Array, Team
 
@@ -78,13 +77,13 @@ class WordPass:
                 norms.append(norm.weight.detach().numpy())
             attention, mlp = layer.self_attn, layer.mlp
             for linear in (attention.qkv, attention.o_proj, mlp.gate_up, mlp.down_proj):
-                matrix = _tried(_matrix(linear), linear)
+                matrix = _tried(linear.matrix(), linear)
                 if matrix is None or matrix.num_outputs % BLOCK:
                     return None
                 matrices.append(matrix)
             if matrices[-1].num_inputs % BLOCK:  # gates are as many
                 return None
-        scores = _tried(_matrix(table), table.score)
+        scores = _tried(table.matrix(), table.score)
         if scores is None:
             return None
         weights = np.stack(norms).reshape(len(model.layers), 2, -1)
@@ -139,29 +138,6 @@ def _memories(cache: KVCache) -> Iterator[Tensor]:
     while prefix is not None:
         yield prefix.memory
         prefix = prefix.before
-
-
-def _matrix(layer: nn.Module) -> Matrix | None:
-    """A layer's weights; None where they are not to be had."""
-    if isinstance(layer, ParallelLinear):
-        weight, bias = layer.folded()
-        return _rows(weight, bias)
-    if isinstance(layer, VocabParallelEmbedding):
-        return _rows(layer.weight.detach(), None)
-    return layer.matrix() if isinstance(layer, HasMatrix) else None
-
-
-def _rows(weight: Tensor, bias: Tensor | None) -> Matrix:
-    kept = weight.contiguous()
-    num_outputs, num_inputs = weight.shape
-    return Matrix(
-        kind=ROWS,
-        num_outputs=num_outputs,
-        num_inputs=num_inputs,
-        address=kept.data_ptr(),
-        kept=kept,
-        bias=bias,
-    )
 
 
 def _tried(matrix: Matrix | None, multiply: Callable[[Tensor], Tensor]) -> Matrix | None:

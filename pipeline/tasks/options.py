@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.errors import BadInput
 from pipeline.families.qwen2_vl.sampling import PRESET_NAMES, QWEN2_VL
-from pipeline.settings import Settings
+from pipeline.settings import Settings, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +119,16 @@ class TaskOptions(Settings):
             "nothing to do: without {caption} there must be {ask} or {ground}": self.caption
             or self.ask
             or self.ground,
-            f"{{start}} must be before {{end}}, got {_plain(self.start)} and {_plain(self.end)}": (
+            f"{{start}} must be before {{end}}, got {plain(self.start)} and {plain(self.end)}": (
                 self.start is None or self.end is None or self.start < self.end
             ),
             "{overlap} needs {long} windows": self.overlap == 0 or self.long == "windows",
             f"{{preset}} must be one of {', '.join(PRESET_NAMES)}": self.preset in PRESET_NAMES,
             "{long} windows needs {preset} paper": self.long == "fit" or self.preset == "paper",
             f"{{overlap}} must be at most half a window, {most_s:g} s at {self.fps:g} frames per "
-            f"second, got {_plain(self.overlap)}": self.overlap <= most_s,
+            f"second, got {plain(self.overlap)}": self.overlap <= most_s,
         }
         for rule, holds in rules.items():
             if not holds:
                 raise ValueError(rule)
         return self
-
-
-def _plain(number: float | None) -> str:
-    return "" if number is None else f"{number:.12g}"

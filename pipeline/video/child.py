@@ -44,10 +44,7 @@ _DISK = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EUCLEAN),
     *(errno.EREMOTEIO, errno.ENOTCONN),
 }
-_DISK_TOO = {
-    errno.EACCES,
-    errno.EINVAL,
-}  # of a read; of a name it may be this process's confinement
+_DISK_OF_READS = {errno.EACCES, errno.EINVAL}  # of a name, this process's confinement may be it
 
 
 class Ring:
@@ -111,7 +108,7 @@ def _blaming_the_disk() -> Iterator[None]:
         yield
     except OSError as error:
         is_read = error.filename is None
-        if error.errno not in _DISK and not (is_read and error.errno in _DISK_TOO):
+        if error.errno not in _DISK and not (is_read and error.errno in _DISK_OF_READS):
             raise
         detail = f"the file cannot be read: {error.strerror}"
         raise BadInput(FailureCode.SOURCE_UNREADABLE, detail) from error

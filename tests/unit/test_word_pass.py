@@ -240,10 +240,9 @@ def test_layers_that_are_not_of_whole_blocks_compute_their_words_themselves(shap
 @pytest.mark.parametrize("how", ["packed", "int8"])
 def test_weights_that_lie_in_another_way_are_not_trusted(how, monkeypatch):
     language = prepared(WHOLE, how)
-    layer = language.layers[1].mlp.down_proj
-    known = layer.matrix()
-    moved = replace(known, address=known.address + 4 * kernels.BLOCK)
-    monkeypatch.setattr(layer, "matrix", lambda: moved)
+    one, other = (layer.mlp.down_proj for layer in language.layers)
+    elsewhere = replace(one.matrix(), address=other.matrix().address)
+    monkeypatch.setattr(one, "matrix", lambda: elsewhere)
     assert WordPass.of(language) is None
 
 
