@@ -1,7 +1,7 @@
-"""Generation against transformers' `generate`, exact and in the opt-in int8 mode, greedy."""
+"""Generation against transformers and llama.cpp, exact and in the opt-in int8 mode, greedy."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from jobs.lab.bench.measure import Row
+from jobs.lab.bench.llama_cpp import LlamaCpp, has_llama_cpp, write_q8_0
+from jobs.lab.bench.measure import Row, milliseconds
 from jobs.lab.bench.peers import transformers_model
 from jobs.timing import interleaved
 from pipeline.config import Sampling
@@ -28,7 +29,7 @@ from pipeline.model.weights import load_model
 PROMPT_TOKENS, NEW_TOKENS = 64, 64
 STREAM = StreamId("bench", "", 0)
 STREAMED_BYTES = 512 << 20
-EXACT_TARGET, INT8_TARGET, MEMORY_TARGET = 1.3, 3.0, 0.7
+EXACT_TARGET, INT8_TARGET, MEMORY_TARGET, LLAMA_CPP_TARGET = 1.3, 3.0, 0.7, 1.0
 
 
 def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
@@ -43,23 +44,27 @@ def rows(checkpoint: Path, *, rounds: int) -> Iterator[Row]:
 
 def _rows(checkpoint: Path, rounds: int, thread: Executor) -> Iterator[Row]:
     ids = tuple(torch.randint(0, 256, (PROMPT_TOKENS,)).tolist())
-    exact, rounded, weight_bytes = thread.submit(_load, checkpoint).result()
+    peer_file = checkpoint / "q8_0.gguf" if has_llama_cpp() else None
+    exact, rounded, weight_bytes = thread.submit(_load, checkpoint, peer_file).result()
     engines = {
         "exact": _engine(exact, checkpoint, thread),
         "int8": _engine(rounded, checkpoint, thread),
     }
     theirs = transformers_model(checkpoint)
     streamed = torch.ones(STREAMED_BYTES // 4)
-    word_seconds: dict[str, list[float]] = {name: [] for name in engines}
-    seconds = interleaved(
-        {
-            "exact": lambda: word_seconds["exact"].append(_write(engines["exact"], ids)),
-            "int8": lambda: word_seconds["int8"].append(_write(engines["int8"], ids)),
-            "memory": lambda: thread.submit(torch.sum, streamed).result(),
-            "transformers": lambda: thread.submit(_write_transformers, theirs, ids).result(),
-        },
-        rounds=rounds,
-    )
+    word_seconds: dict[str, list[float]] = {"exact": [], "int8": [], "llama.cpp": []}
+    candidates: dict[str, Callable[[], object]] = {
+        "exact": lambda: word_seconds["exact"].append(_write(engines["exact"], ids)),
+        "int8": lambda: word_seconds["int8"].append(_write(engines["int8"], ids)),
+        "memory": lambda: thread.submit(torch.sum, streamed).result(),
+        "transformers": lambda: thread.submit(_write_transformers, theirs, ids).result(),
+    }
+    if peer_file is not None:
+        llama_cpp = LlamaCpp(peer_file)
+        candidates["llama.cpp"] = lambda: word_seconds["llama.cpp"].append(
+            llama_cpp.word_seconds(ids, NEW_TOKENS)
+        )
+    seconds = interleaved(candidates, rounds=rounds)
     peer = f"transformers {_rate(seconds['transformers'])}"
     error = thread.submit(measure, exact, rounded, ids).result()
     for name, what, target in (
@@ -68,6 +73,8 @@ def _rows(checkpoint: Path, rounds: int, thread: Executor) -> Iterator[Row]:
     ):
         ratio = seconds["transformers"] / seconds[name]
         yield Row(what=what, vidray=_rate(seconds[name]), peer=peer, ratio=ratio, target=target)
+    if peer_file is not None:
+        yield _against_llama_cpp(median(word_seconds["int8"]), median(word_seconds["llama.cpp"]))
     limit = STREAMED_BYTES / seconds["memory"]
     for kind, num_bytes, words in (
         ("fp32", weight_bytes, word_seconds["exact"]),
@@ -76,12 +83,17 @@ def _rows(checkpoint: Path, rounds: int, thread: Executor) -> Iterator[Row]:
         yield _share_of_memory_limit(kind, num_bytes / median(words), limit)
 
 
-def _load(checkpoint: Path) -> tuple[LanguageModel, LanguageModel, int]:
-    """The language model as it is packed and as it is rounded, and its bytes in float32."""
+def _load(checkpoint: Path, peer_file: Path | None) -> tuple[LanguageModel, LanguageModel, int]:
+    """The language model as it is packed and as it is rounded, and its bytes in float32.
+
+    peer_file: where it is written for llama.cpp.
+    """
     exact, rounded = (load_model(checkpoint, halves=("language",)).language for _ in range(2))
     for language in (exact, rounded):
         _give_massive_activations(language)
     weight_bytes = sum(parameter.nbytes for parameter in exact.parameters())
+    if peer_file is not None:
+        write_q8_0(exact, peer_file)
     pack(exact)
     quantize(rounded)
     return exact, rounded, weight_bytes
@@ -106,6 +118,16 @@ def _engine(language: LanguageModel, checkpoint: Path, thread: Executor) -> Engi
     ends = load_generation(checkpoint).eos_ids
     rank = thread.submit(Rank, language, Tokenizer.load(checkpoint), eos_ids=ends).result()
     return Engine(rank, thread=thread)
+
+
+def _against_llama_cpp(word_s: float, peer_word_s: float) -> Row:
+    return Row(
+        what="a word after the first, int8",
+        vidray=milliseconds(word_s),
+        peer=f"llama.cpp, q8_0 {milliseconds(peer_word_s)}",
+        ratio=peer_word_s / word_s,
+        target=LLAMA_CPP_TARGET,
+    )
 
 
 def _share_of_memory_limit(kind: str, reached: float, limit: float) -> Row:
