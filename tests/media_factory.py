@@ -15,6 +15,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.demo.drawn_clips import keeping_priority
+
 BITS = 8
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
            ".ts": "mpegts", ".ivf": "ivf", ".h264": "h264"}  # fmt: skip
@@ -115,6 +117,7 @@ def make(folder: Path, clip: Clip, name: str = "clip") -> Path:
     return path
 
 
+@keeping_priority()
 def write(path: Path, pictures: Sequence[NDArray[np.uint8]], clip: Clip) -> None:
     """Encode these pictures as the clip says."""
     encoder, options = ENCODERS[clip.codec]
