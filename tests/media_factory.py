@@ -4,8 +4,10 @@ A frame is eight columns: bit 7 is on the left, white is one. The lower half sho
 a frame that is turned or torn has no number, one that is mirrored has another.
 """
 
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +16,6 @@ import av
 import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
-
-from jobs.demo.drawn_clips import keeping_priority
 
 BITS = 8
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
@@ -115,6 +115,18 @@ def make(folder: Path, clip: Clip, name: str = "clip") -> Path:
         pictures = [np.rot90(picture, clip.rotation_deg // 90) for picture in pictures]
     write(path, pictures, clip)
     return path
+
+
+@contextmanager
+def keeping_priority() -> Iterator[None]:
+    """Around encoders: SVT-AV1 leaves root's thread at real-time priority, and with it every
+    process that a test starts then, before which nothing else on the machine has a turn.
+    """
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 @keeping_priority()

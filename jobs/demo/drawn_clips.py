@@ -1,8 +1,6 @@
 """Scenes as real video files. Writes only: nobody else's file is ever opened here."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -51,19 +49,6 @@ def drawn(scene: Scene, times_s: list[float], encoding: Encoding) -> Iterator[np
         yield from render(scene, some, height=encoding.height, width=encoding.width)
 
 
-@contextmanager
-def keeping_priority() -> Iterator[None]:
-    """Around encoders: SVT-AV1 leaves root's thread at real-time priority, and with it every
-    process that it starts, before which nothing else on the machine has a turn.
-    """
-    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, policy, priority)
-
-
-@keeping_priority()
 def write_frames(path: Path, frames: Iterator[np.ndarray], encoding: Encoding) -> None:
     """Encode frames (H, W, 3) uint8 as they come, the first at time 0."""
     with av.open(str(path), "w") as container:
@@ -84,5 +69,4 @@ SPEED = {
     "libx264": {"preset": "veryfast", "threads": "1"},
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "b": "0"},
-    "libsvtav1": {"preset": "12"},
 }
